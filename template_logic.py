@@ -1,0 +1,318 @@
+"""The template's logic: total, pure functions over `data/` for the prompts, the hooks and the files.
+
+Everything is read from `data/` at call time, never at import: under `cruft update` one imported
+module renders two versions of the template. Filters never raise; they return a placeholder and
+`problems` refuses it, since an exception while an answer is derived ends in a bare `KeyError`.
+"""
+
+import json
+import keyword
+import re
+import unicodedata
+from pathlib import Path
+
+from jinja2.ext import Extension
+
+ROOT = Path(__file__).resolve().parent
+PYTORCH_PLATFORMS = {
+    "linux_x86_64": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "linux_aarch64": "sys_platform == 'linux' and platform_machine == 'aarch64'",
+}
+
+
+class TemplateLogic(Extension):
+    """Makes the functions below known to Jinja."""
+
+    def __init__(self, environment):
+        super().__init__(environment)
+        environment.filters |= {"slug": slug, "quote": quote, "one_line": one_line}
+        environment.globals |= {
+            "problems": problems,
+            "warnings": warnings,
+            "next_steps": next_steps,
+            "lock_is_shipped": lock_is_shipped,
+            "stack": stack,
+            "manager": manager,
+            "pins": pins,
+            "tool": tool,
+            "image": image,
+            "cutoff": cutoff,
+            "lock": lock,
+            "conda_name": conda_name,
+            "conda_torch": conda_torch,
+            "pixi_torch": pixi_torch,
+        }
+
+
+# --- text ------------------------------------------------------------------------------------
+
+
+def slug(text):
+    """Lower-case ASCII with dashes, from any text; `ml-project` where nothing is left."""
+    plain = unicodedata.normalize("NFKD", str(text)).encode("ascii", "ignore").decode().lower()
+    dashed = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    dashed = re.sub(r"^[0-9-]+", "", dashed)[:40].strip("-")
+    return dashed or "ml-project"
+
+
+def quote(text):
+    """Text as a double-quoted string that TOML, YAML and JSON read back exactly."""
+    quoted = json.dumps(str(text), ensure_ascii=False)
+    return "".join(char if _plain(char) else _escape(char) for char in quoted)
+
+
+def one_line(text):
+    """Text with every run of white space and control characters as one space, for headings."""
+    return " ".join("".join(c if _plain(c) else " " for c in str(text)).split())
+
+
+def _plain(char):
+    # Cc: control; Cs: surrogates; Zl, Zp: line breaks to YAML; non-characters end a YAML stream.
+    category = unicodedata.category(char)
+    is_non_character = ord(char) & 0xFFFE == 0xFFFE or char == "\ufeff"
+    return category not in ("Cc", "Cs", "Zl", "Zp") and not is_non_character
+
+
+def _escape(char):
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+
+# --- data ------------------------------------------------------------------------------------
+
+
+def stack_names():
+    """Every row of the matrix by its name, in the order of the menu."""
+    return {
+        f"torch-{release['torch']}-{variant}": (release, variant)
+        for release in _data("stacks")["releases"]
+        for variant in release["variants"]
+    }
+
+
+def stack(name):
+    """The facts of one row: the release's, with `accelerators`, one entry an environment.
+
+    An unknown name gives the first row, which `problems` refuses.
+    """
+    data = _data("stacks")
+    names = stack_names()
+    release, variant = names.get(name) or next(iter(names.values()))
+    environments = {"cpu": "cpu"} if variant == "cpu" else {"cuda": variant, "cpu": "cpu"}
+    return {
+        **release,
+        "name": name,
+        "variant": variant,
+        "label": stack_label(name),
+        "default_accelerator": next(iter(environments)),
+        "cuda": data["accelerators"][variant]["cuda"],
+        "min_driver": data["accelerators"][variant]["min_driver"],
+        "generations": _generations(release, variant),
+        "accelerators": {
+            key: _accelerator(data, release, value) for key, value in environments.items()
+        },
+    }
+
+
+def stack_label(name):
+    """What the menu says of a row."""
+    release, variant = stack_names()[name]
+    if variant == "cpu":
+        return f"PyTorch {release['torch']}, CPU only: no GPU needed"
+    facts = _data("stacks")["accelerators"][variant]
+    cuda = ".".join(facts["cuda"].split(".")[:2])
+    driver = facts["min_driver"].split(".")[0]
+    generations = _generations(release, variant)
+    return f"PyTorch {release['torch']}, CUDA {cuda}: {generations}, driver {driver} or newer"
+
+
+def manager(name):
+    """The row of one dependency manager; an unknown name gives the first one."""
+    rows = _data("managers")["managers"]
+    return {"name": name, **(rows.get(name) or next(iter(rows.values())))}
+
+
+def pins(*groups):
+    """Names and versions of the packages in `groups`, by name."""
+    packages = _data("packages")
+    return dict(sorted(pair for group in groups for pair in packages[group].items()))
+
+
+def tool(name):
+    """The pinned version of a tool that is not part of the environment."""
+    return _data("packages")["tools"][name]
+
+
+def image(name):
+    """An auxiliary image by tag and digest."""
+    return _data("packages")["images"][name]
+
+
+def cutoff():
+    """No package newer than this belongs to a lock of this version of the template."""
+    return _data("packages")["cutoff"]
+
+
+def lock(manager_name, stack_name, file):
+    """The lock file that the template ships for this answer, or nothing."""
+    release, variant = stack_names().get(stack_name, ({"torch": ""}, ""))
+    if file.endswith("cuda.txt") and variant != release.get("pypi_default"):
+        return ""
+    folder = ROOT / "data" / "locks" / manager_name
+    for path in (folder / f"torch-{release['torch']}" / file, folder / file):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    return ""
+
+
+def conda_name(name):
+    """The name on conda-forge of a package on PyPI."""
+    return {"matplotlib": "matplotlib-base"}.get(name, name)
+
+
+def conda_torch(facts, environment):
+    """Lines of `environment.yml`: torch from conda-forge, or the official wheel if it lacks it."""
+    release = facts["torch"].split("+")[0]
+    if not facts["on_conda"]:
+        index = [f"      - --extra-index-url {facts['index']}"] if facts["index"] else []
+        return "\n".join(["  - pip:", *index, f"      - torch=={facts['torch']}"])
+    if environment == "cpu":
+        return f"  - pytorch-cpu={release}"
+    return f"  - pytorch-gpu={release}\n  - cuda-version={facts['conda_cuda']}"
+
+
+def pixi_torch(facts, environment):
+    """The feature of one environment in `pixi.toml`, by the same rule as `conda_torch`."""
+    release = facts["torch"].split("+")[0]
+    lines = []
+    if environment == "cuda":
+        lines += ["[feature.cuda]", 'platforms = ["linux-64"]']
+        lines += [f'system-requirements = {{ cuda = "{facts["cuda"].split(".")[0]}" }}', ""]
+    if not facts["on_conda"]:
+        index = f', index = "{facts["index"]}"' if facts["index"] else ""
+        lines += [f"[feature.{environment}.pypi-dependencies]"]
+        if environment == "cpu":
+            # On macOS the one build is plain; the local tag exists on Linux only.
+            lines += [f'torch = {{ version = "=={release}"{index} }}']
+        else:
+            lines += [f'torch = {{ version = "=={facts["torch"]}"{index} }}']
+    elif environment == "cpu":
+        lines += ["[feature.cpu.dependencies]", f'pytorch-cpu = "=={release}"']
+    else:
+        lines += ["[feature.cuda.dependencies]", f'pytorch-gpu = "=={release}"']
+        lines += [f'cuda-version = "{facts["conda_cuda"]}.*"']
+    return "\n".join(lines)
+
+
+def _accelerator(data, release, variant):
+    facts = data["accelerators"][variant]
+    on_conda = variant in release["conda_forge"] or facts["conda_cuda"] in release["conda_forge"]
+    from_pypi = variant == release["pypi_default"]
+    return {
+        **facts,
+        "name": variant,
+        "torch": release["torch"] if from_pypi else f"{release['torch']}+{variant}",
+        "index": None if from_pypi else facts["index"],
+        "index_name": f"pytorch-{variant}",
+        "on_conda": on_conda,
+        "platforms": ["linux"] if variant != "cpu" else ["linux", "darwin"],
+    }
+
+
+def _generations(release, variant):
+    capability = release["variants"][variant].get("compute_capability")
+    if not capability:
+        return "none"
+    low, high = (_data("stacks")["gpu_generations"][value] for value in capability)
+    return f"{low} to {high}"
+
+
+def _data(name):
+    return json.loads((ROOT / "data" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+# --- decisions -------------------------------------------------------------------------------
+
+
+def problems(answers):
+    """One line for each reason to refuse these answers; empty when they are fine."""
+    return [*_slug_problems(str(answers["project_slug"])), *_text_problems(answers), *_row_problems(answers)]
+
+
+def warnings(answers):
+    """What is refused for a new project and only mentioned when an old one is updated."""
+    return _retired(answers) if "_commit" in answers else []
+
+
+def next_steps(answers):
+    """The three commands after generation."""
+    needs_lock = not lock_is_shipped(answers)
+    setup = "make lock setup" if needs_lock else "make setup"
+    return [f"cd {answers['project_slug']}", setup, "make train verify"]
+
+
+def lock_is_shipped(answers):
+    """Whether the project starts with the lock of its default environment."""
+    row = stack(answers["stack"])
+    name, accelerator = answers["dependency_manager"], row["default_accelerator"]
+    files = [f.format(accelerator=accelerator) for f in manager(name)["shipped_locks"]]
+    return bool(files) and all(lock(name, answers["stack"], file) for file in files)
+
+
+def _slug_problems(given):
+    package = given.replace("-", "_")
+    reserved = _data("reserved")
+    rule = "use a-z, 0-9, - and _, starting with a letter and ending with a letter or digit"
+    if not re.fullmatch(r"[a-z]([a-z0-9_-]{0,62}[a-z0-9])?", given):
+        return [f"project_slug {quote(given)} cannot be a package name; {rule}, at most 64 characters"]
+    for kind, names in (
+        ("a Python keyword", {name.lower() for name in keyword.kwlist}),
+        ("a module of Python's standard library", reserved["stdlib"]),
+        ("the name of a dependency", reserved["dependencies"]),
+        ("a file or folder of the project itself", reserved["project"]),
+        ("a reserved file name on Windows", reserved["windows"]),
+    ):
+        if package in names:
+            return [f'project_slug "{given}" is {kind}; choose another, such as "{given}-project"']
+    return []
+
+
+def _text_problems(answers):
+    for name in ("project_name", "description", "author_name"):
+        text = str(answers[name])
+        if not text.strip():
+            yield f"{name} is empty; give it some text"
+        if any(unicodedata.category(char) == "Cs" for char in text):
+            yield f"{name} holds half a character (a lone surrogate); give it as UTF-8 text"
+
+
+def _row_problems(answers):
+    names = stack_names()
+    if answers["stack"] not in names:
+        yield f"stack {quote(answers['stack'])} is unknown; choose one of {', '.join(names)}"
+        return
+    release, _ = names[answers["stack"]]
+    if answers["python_version"] not in release["python"]:
+        fitting = ", ".join(release["python"])
+        newest = next(
+            r["torch"]
+            for r in _data("stacks")["releases"]
+            if answers["python_version"] in r["python"]
+        )
+        yield (
+            f"stack {answers['stack']} has no wheels for Python {answers['python_version']}; "
+            f"choose python_version {fitting}, or a stack such as PyTorch {newest}"
+        )
+    if "_commit" not in answers:
+        yield from _retired(answers)
+
+
+def _retired(answers):
+    release, variant = stack_names().get(answers["stack"], ({"status": ""}, ""))
+    if release["status"] == "retired":
+        nearest = next(
+            name
+            for name, (other, kind) in stack_names().items()
+            if other["status"] != "retired" and kind in (variant, "cpu")
+        )
+        return [f"stack {answers['stack']} is retired; the nearest supported one is {nearest}"]
+    return []

@@ -1,0 +1,117 @@
+"""Make the pip locks that the template ships: `data/locks/pip/` and `data/reserved.json`.
+
+python tools/locks.py UV            (UV: the uv of the version that data/packages.json names)
+
+Each release is resolved once from PyPI for all its Pythons and platforms, metadata only, with
+nothing newer than the cut-off date. What the PyTorch index serves comes from the hashes in
+`data/stacks.json`; where it has none, no lock is shipped and `make lock` makes it.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import template_logic as logic  # noqa: E402  (the template's root is not a package)
+
+LOCKS = ROOT / "data" / "locks" / "pip"
+ONLY_CUDA = re.compile(r"(nvidia-|cuda-|triton)")
+SIMPLE = ("--no-header", "--no-annotate", "--no-config", "--quiet")
+
+
+def resolve(uv: str, requirements: list[str], python: str, *options: str) -> dict[str, str]:
+    """Resolve for all platforms and Pythons from `python` on; a block of text a package."""
+    command = [uv, "pip", "compile", "-", "--universal", "--generate-hashes", "--only-binary=:all:"]
+    command += ["--python-version", python, "--exclude-newer", logic.cutoff(), *SIMPLE, *options]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("UV_", "PIP_"))}
+    # PyTorch's macOS wheels ask for macOS 14 from 2.12 on; uv's own target is older.
+    environ["MACOSX_DEPLOYMENT_TARGET"] = "14.0"
+    done = subprocess.run(
+        command, input="\n".join(requirements), capture_output=True, text=True, env=environ
+    )
+    if done.returncode:
+        sys.exit(f"error: {' '.join(requirements)}: {done.stderr.strip()}")
+    blocks: dict[str, str] = {}
+    for block in re.split(r"\n(?=\S)", done.stdout.strip()):
+        name = re.match(r"[A-Za-z0-9._-]+", block)[0].lower()
+        blocks[name] = blocks.get(name, "") + block + "\n"
+    return blocks
+
+
+def write(name: str, title: str, blocks: dict[str, str]) -> None:
+    """Write one lock with a sentence above it."""
+    path = LOCKS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"# {title}\n{''.join(blocks.values())}", encoding="utf-8")
+
+
+def lock_release(uv: str, release: dict) -> set[str]:
+    """Lock one torch release; return the names of all packages."""
+    torch = release["torch"]
+    pins = logic.pins("runtime", "dev") | {"numpy": release["numpy"], "torch": torch}
+    blocks = resolve(uv, [f"{n}=={v}" for n, v in pins.items()], release["python"][0])
+    folder = f"torch-{torch}"
+    rest = {name: block for name, block in blocks.items() if name != "torch"}
+    write(f"{folder}/torch-cuda.txt", f"PyTorch {torch} from PyPI.", {"torch": blocks["torch"]})
+    write(f"{folder}/cuda.txt", f"What PyTorch {torch} and this project need, CUDA libraries too.", rest)
+    wheels = release["index_wheels"].get("cpu")
+    if wheels:
+        plain = {n: b for n, b in rest.items() if not ONLY_CUDA.match(n)}
+        write(f"{folder}/cpu.txt", f"What PyTorch {torch} and this project need, without CUDA.", plain)
+        (LOCKS / folder / "torch-cpu.txt").write_text(_index_lock(torch, wheels, blocks["torch"]))
+    return set(blocks)
+
+
+def _index_lock(torch: str, wheels: dict, from_pypi: str) -> str:
+    hashes = [
+        f"    --hash=sha256:{digest}"
+        for platform in logic.PYTORCH_PLATFORMS
+        for digest in wheels.get(platform, {}).values()
+    ]
+    requirement = f"torch=={torch}+cpu ; sys_platform == 'linux'"
+    # On macOS there is one build, for PyPI and for the index; both list the same versions.
+    on_macos = from_pypi.replace(f"torch=={torch}", f"torch=={torch} ; sys_platform == 'darwin'", 1)
+    return (
+        f"# PyTorch {torch}, CPU build, from the PyTorch index.\n"
+        f"--index-url {logic._data('stacks')['accelerators']['cpu']['index']}\n"
+        + " \\\n".join([requirement, *hashes])
+        + f"\n{on_macos}"
+    )
+
+
+def main() -> None:
+    """Lock every release, the notebook's tools and the MLflow server."""
+    uv = sys.argv[1]
+    releases = logic._data("stacks")["releases"]
+    names: set[str] = set()
+    for release in releases:
+        print(f"torch {release['torch']}", flush=True)
+        names |= lock_release(uv, release)
+    oldest = min((r["python"][0] for r in releases), key=lambda v: int(v.split(".")[1]))
+    newest = LOCKS / f"torch-{releases[0]['torch']}" / "cuda.txt"
+    pins = [f"{n}=={v}" for n, v in logic.pins("notebook").items()]
+    notebook = resolve(uv, pins, oldest, "--constraint", str(newest))
+    write("notebook.txt", "Jupyter, for `make notebook`.", notebook)
+    pins = [f"{n}=={v}" for n, v in logic.pins("mlflow").items()]
+    mlflow = resolve(uv, pins, oldest)
+    write("mlflow.txt", "The MLflow server, in an environment of its own.", mlflow)
+    _write_names(names | set(notebook) | set(mlflow))
+
+
+def _write_names(distributions: set[str]) -> None:
+    imported = ("sklearn", "yaml", "dotenv", "pil", "git", "google", "mpl_toolkits", "attr", "jwt")
+    names = {name.replace("-", "_").replace(".", "_") for name in distributions} | set(imported)
+    path = ROOT / "data" / "reserved.json"
+    reserved = json.loads(path.read_text(encoding="utf-8"))
+    reserved["dependencies"] = sorted(names)
+    text = json.dumps(reserved, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

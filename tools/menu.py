@@ -1,0 +1,70 @@
+"""Write the menus of `cookiecutter.json` and the README's table of stacks from `data/`.
+
+python tools/menu.py [--check]
+"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import template_logic as logic  # noqa: E402  (the template's root is not a package)
+
+BEGIN, END = "<!-- stacks: written by tools/menu.py -->", "<!-- end of stacks -->"
+
+
+def menu() -> str:
+    """`cookiecutter.json` with the rows of `data/` as the answers of two questions."""
+    path = ROOT / "cookiecutter.json"
+    questions = json.loads(path.read_text(encoding="utf-8"))
+    stacks = [name for name, (release, _) in logic.stack_names().items()]
+    managers = json.loads((ROOT / "data" / "managers.json").read_text(encoding="utf-8"))["managers"]
+    questions["stack"] = stacks
+    questions["dependency_manager"] = list(managers)
+    prompts = questions["__prompts__"]
+    prompts["stack"] = {
+        "__prompt__": prompts["stack"]["__prompt__"],
+        **{name: logic.stack_label(name) for name in stacks},
+    }
+    prompts["dependency_manager"] = {
+        "__prompt__": prompts["dependency_manager"]["__prompt__"],
+        **{name: row["label"] for name, row in managers.items()},
+    }
+    return json.dumps(questions, indent=2, ensure_ascii=False) + "\n"
+
+
+def readme() -> str:
+    """The README with its table of stacks made anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = ["| `stack` | GPUs | driver | Python | status |", "|---|---|---|---|---|"]
+    for name, (release, _) in logic.stack_names().items():
+        row = logic.stack(name)
+        driver = f"{row['min_driver']} or newer" if row["min_driver"] else "–"
+        pythons = ", ".join(release["python"])
+        generations = row["generations"] if row["min_driver"] else "–"
+        lines.append(f"| `{name}` | {generations} | {driver} | {pythons} | {release['status']} |")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return "\n".join([before + BEGIN, *lines, END + after])
+
+
+def main() -> int:
+    """Write both files, or with `--check` say which one is stale."""
+    stale = 0
+    for name, text in (("cookiecutter.json", menu()), ("README.md", readme())):
+        path = ROOT / name
+        if path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if "--check" in sys.argv:
+            print(f"error: {name} differs from data/; run python tools/menu.py")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

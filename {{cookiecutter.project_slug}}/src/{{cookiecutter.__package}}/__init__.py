@@ -1,0 +1,14 @@
+"""A training package whose runs can be repeated bit for bit; `train.py` tells the story."""
+
+_HOME = {"train_model": "train", "set_seed": "seeding", "load_config": "config"}
+
+__all__ = ["load_config", "set_seed", "train_model"]
+
+
+def __getattr__(name: str) -> object:
+    # Lazy, so that `--help`, `compare` and `doctor` answer without importing torch.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

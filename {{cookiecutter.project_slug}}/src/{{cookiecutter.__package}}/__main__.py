@@ -1,0 +1,118 @@
+"""The command line: `train`, `verify`, `compare` and `doctor`.
+
+Only what a subcommand needs is imported, so that `--help` answers at once.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from .config import Config, load_config
+from .environment import load_env_file, resolve, restart_with, wanted_environment
+from .manifest import MANIFEST, read_manifest
+
+BAD_INPUT = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand and return its exit code; bad input is one line on stderr and code 2."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    load_env_file()
+    try:
+        return options.run(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a model and record the run")
+    train.add_argument("--config", type=Path, help="YAML file, such as configs/baseline.yaml")
+    train.add_argument("--seed", type=_whole_number, help="overrides the seed of the config")
+    train.add_argument("--run-dir", type=Path, help="directory of the new run")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="run directory to continue")
+    train.add_argument("overrides", nargs="*", metavar="section.key=value")
+    train.set_defaults(run=_train)
+
+    verify = commands.add_parser("verify", help="execute a run again and compare every bit")
+    verify.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
+    verify.set_defaults(run=_verify)
+
+    compare = commands.add_parser("compare", help="say where two runs part, and why")
+    compare.add_argument("run_a", type=Path, metavar="RUN_A")
+    compare.add_argument("run_b", type=Path, metavar="RUN_B")
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.set_defaults(run=_compare)
+
+    doctor = commands.add_parser("doctor", help="check this checkout on this machine")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = _train_config(options)
+    resolve(config, os.environ)  # name all missing variables before torch is loaded
+    restart_with(wanted_environment(config, os.environ))
+    from .train import train_model
+
+    resume = options.resume is not None
+    result = train_model(config, run_dir=options.resume or options.run_dir, resume=resume)
+    print(f"run: {result.run_dir}")
+    return 0
+
+
+def _train_config(options: argparse.Namespace) -> Config:
+    path = options.config
+    if options.resume is not None:
+        read_manifest(options.resume)  # a run directory, or an error that says it is none
+        if options.run_dir is not None:
+            raise ValueError("--run-dir is for new runs; --resume continues in the run's directory")
+        path = path or options.resume / "config.yaml"
+    if path is None:
+        raise ValueError("train needs --config FILE, such as configs/baseline.yaml")
+    return load_config(path, options.overrides, seed=options.seed)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .verify import verify
+
+    return verify(options.run_dir or _newest_run())
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from .compare import compare
+
+    return compare(options.run_a, options.run_b, as_json=options.json)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import doctor
+
+    return doctor(as_json=options.json)
+
+
+def _newest_run() -> Path:
+    output_dir = Path(os.environ.get("OUTPUT_DIR") or "outputs")
+    runs = sorted(path.parent for path in output_dir.glob(f"*/{MANIFEST}"))
+    if not runs:
+        raise ValueError(f"no run in {output_dir}; train first, or name the run directory")
+    return runs[-1]
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Where two runs part, and which layer differs: code, config, data, seed, environment, hardware.
+
+Reads run directories only; nothing here imports torch.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import INERT_KEYS, flatten
+from .manifest import read_manifest
+from .record import METRICS, STEPS, Step, read_metrics, read_steps
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first step (counted from 1) and quantity that differ, with both values."""
+
+    step: int
+    quantity: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A recorded fact that differs between two runs."""
+
+    layer: str
+    key: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs held against each other."""
+
+    divergence: Divergence | None
+    weights_equal: bool
+    metrics_equal: bool
+    causes: list[Cause]
+
+    @property
+    def identical(self) -> bool:
+        return self.divergence is None and self.weights_equal and self.metrics_equal
+
+
+def compare_runs(run_a: Path, run_b: Path) -> Comparison:
+    """Compare two run directories bit for bit.
+
+    Raises:
+        ValueError: one of them is not a run directory, or its files are damaged.
+    """
+    a, b = read_manifest(run_a), read_manifest(run_b)
+    weights_a, weights_b = (m["results"].get("weights_sha256") for m in (a, b))
+    return Comparison(
+        first_divergence(read_steps(run_a / STEPS), read_steps(run_b / STEPS)),
+        weights_a == weights_b,
+        read_metrics(run_a / METRICS) == read_metrics(run_b / METRICS)
+        and a["results"].get("metrics") == b["results"].get("metrics"),
+        list(causes(a, b)),
+    )
+
+
+def first_divergence(a: list[Step], b: list[Step]) -> Divergence | None:
+    """The first difference between two step logs; a shorter log differs where it ends."""
+    for step_a, step_b in zip(a, b, strict=False):
+        for quantity in ("epoch", "loss", "grad_norm"):
+            value_a, value_b = getattr(step_a, quantity), getattr(step_b, quantity)
+            # As text, so that two NaNs are equal and 0.0 is not -0.0.
+            if repr(value_a) != repr(value_b):
+                return Divergence(step_a.step, quantity, value_a, value_b)
+    if len(a) != len(b):
+        return Divergence(min(len(a), len(b)) + 1, "num_steps", len(a), len(b))
+    return None
+
+
+def causes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Cause]:
+    """Every recorded fact that differs, layer by layer; what cannot matter is left out."""
+    for layer, manifest_key in (
+        ("seed", "seed"),
+        ("code", "code"),
+        ("config", "config"),
+        ("data", "data"),
+        ("environment", "environment"),
+        ("hardware", "hardware"),
+        ("determinism", "determinism"),
+    ):
+        facts_a, facts_b = (_flat(manifest[manifest_key], manifest_key) for manifest in (a, b))
+        for key in sorted(facts_a.keys() | facts_b.keys()):
+            # The seed is a layer of its own.
+            inert = layer == "config" and (key == "seed" or key.startswith(INERT_KEYS))
+            if not inert and facts_a.get(key) != facts_b.get(key):
+                yield Cause(layer, key, facts_a.get(key), facts_b.get(key))
+
+
+def compare(run_a: Path, run_b: Path, *, as_json: bool) -> int:
+    """Print the comparison of two runs; 0 when they are the same, 1 when they differ."""
+    result = compare_runs(run_a, run_b)
+    print(json.dumps(_to_json(result)) if as_json else "\n".join(report(result)))
+    return 0 if result.identical else 1
+
+
+def report(result: Comparison) -> Iterator[str]:
+    """The comparison in words, a line at a time."""
+    divergence = result.divergence
+    if divergence:
+        yield (
+            f"first differs at step {divergence.step}, in {divergence.quantity}: "
+            f"{divergence.a!r} against {divergence.b!r}"
+        )
+    elif not result.weights_equal:
+        yield "every step is equal, but the final weights differ"
+    elif not result.metrics_equal:
+        yield "every step and the final weights are equal, but the metrics differ"
+    for cause in result.causes:
+        yield f"{cause.layer}: {cause.key} was {cause.a!r}, is {cause.b!r}"
+    if not result.identical and not result.causes:
+        yield (
+            "nothing that was recorded differs; what is known to do this: an operation without a "
+            "deterministic implementation, a race between threads, code outside version control"
+        )
+    yield "IDENTICAL" if result.identical else "DIFFERENT"
+
+
+def _to_json(result: Comparison) -> dict[str, Any]:
+    divergence = result.divergence
+    return {
+        "identical": result.identical,
+        "first_divergence": divergence
+        and {
+            "step": divergence.step,
+            "quantity": divergence.quantity,
+            "a": repr(divergence.a),
+            "b": repr(divergence.b),
+        },
+        "causes": [asdict(cause) for cause in result.causes],
+    }
+
+
+def _flat(facts: Any, name: str) -> dict[str, Any]:
+    return flatten(facts) if isinstance(facts, Mapping) else {name: facts}

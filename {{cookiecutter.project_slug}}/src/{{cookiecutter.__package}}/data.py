@@ -1,0 +1,149 @@
+"""Data sets in memory, splits by content, batches that are a pure function of the step."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .cifar import load_cifar10
+from .config import Data
+from .order import BatchSampler
+from .seeding import derive, sample_rng, seed_worker
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 [N, C, H, W] and labels int64 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set in three disjoint splits, with the constants that a model needs."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    num_classes: int
+    mean: tuple[float, ...]
+    """Per channel, of pixel values as they are stored."""
+    std: tuple[float, ...]
+
+    def sha256(self) -> str:
+        """Digest of every image and label, split by split: one changed bit shows."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val, self.test):
+            for array in (split.images, split.labels):
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.train) + len(self.val) + len(self.test)
+
+
+def load_data(config: Data, data_dir: Path) -> ImageData:
+    """Load the data set that `config.name` names; `data_dir` is where downloads are kept.
+
+    Raises:
+        ValueError: the data cannot be had, or is not what its sha256 says.
+    """
+    return {"digits": _digits, "cifar10": _cifar10}[config.name](config, data_dir)
+
+
+class TrainSet(Dataset):
+    """Augmented training samples, fetched by `(epoch, index)`."""
+
+    def __init__(self, split: Split, config: Data, seed: int) -> None:
+        self.split = split
+        self.config = config
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        epoch, index = key
+        image = augment(self.split.images[index], self.config, sample_rng(self.seed, epoch, index))
+        return torch.from_numpy(image), int(self.split.labels[index])
+
+
+def build_loader(train: Split, config: Data, sampler: BatchSampler) -> DataLoader:
+    """Batches (images uint8 [B, C, H, W], labels int64 [B]) for each step that `sampler` yields.
+
+    One iterator runs through all epochs, so that loader processes start once. Any `num_workers`
+    and `prefetch_factor` give the same bits.
+    """
+    return DataLoader(
+        TrainSet(train, config, sampler.seed),
+        batch_sampler=sampler,
+        num_workers=config.num_workers,
+        prefetch_factor=config.prefetch_factor if config.num_workers else None,
+        worker_init_fn=seed_worker,
+        # Without a generator of its own, each iterator would draw from torch's global stream.
+        generator=torch.Generator().manual_seed(derive(sampler.seed, "loader", sampler.start)),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def augment(image: np.ndarray, config: Data, rng: np.random.Generator) -> np.ndarray:
+    """A moved and perhaps mirrored copy of `image` uint8 [C, H, W]; what comes in is zero."""
+    _, height, width = image.shape
+    shift = config.max_shift
+    top, left = rng.integers(0, 2 * shift + 1, size=2)
+    mirrored = config.horizontal_flip and rng.random() < 0.5
+    padded = np.pad(image, ((0, 0), (shift, shift), (shift, shift)))
+    moved = padded[:, top : top + height, left : left + width]
+    return np.ascontiguousarray(moved[:, :, ::-1] if mirrored else moved)
+
+
+def split_by_content(
+    source: Split, val_fraction: float, test_fraction: float
+) -> tuple[Split, Split, Split]:
+    """Train, validation and test by a hash of each image's bytes.
+
+    A sample stays on its side when the data set grows or is reordered, equal images fall on the
+    same side, and the seed of a run has no part in it: runs of all seeds share one test.
+    """
+    draws = np.array([_unit_hash(image) for image in source.images])
+    in_test = draws < test_fraction
+    in_val = ~in_test & (draws < test_fraction + val_fraction)
+    in_train = ~in_test & ~in_val
+    train, val, test = (
+        Split(source.images[chosen], source.labels[chosen])
+        for chosen in (in_train, in_val, in_test)
+    )
+    return train, val, test
+
+
+def _digits(config: Data, data_dir: Path) -> ImageData:
+    # Imported here: it costs a second, and CIFAR-10 does not need it.
+    from sklearn.datasets import load_digits
+
+    source = load_digits()  # 1,797 images of 8 x 8 pixels from 0 to 16, inside the package
+    images = source.images.astype(np.uint8)[:, np.newaxis]
+    train, val, test = split_by_content(
+        Split(images, source.target.astype(np.int64)), config.val_fraction, config.test_fraction
+    )
+    # Mean and standard deviation of all pixels of the data set, to three digits.
+    return ImageData("digits", train, val, test, 10, mean=(4.884,), std=(6.017,))
+
+
+def _cifar10(config: Data, data_dir: Path) -> ImageData:
+    (images, labels), test = load_cifar10(data_dir)
+    train, val, _ = split_by_content(Split(images, labels), config.val_fraction, 0.0)
+    # Per channel over the 50,000 training images, as widely used; here in units of 0 … 255.
+    mean, std = (125.307, 122.950, 113.865), (62.993, 62.089, 66.705)
+    return ImageData("cifar10", train, val, Split(*test), 10, mean, std)
+
+
+def _unit_hash(image: np.ndarray) -> float:
+    digest = hashlib.blake2b(image.tobytes(), digest_size=8, person=b"split").digest()
+    return int.from_bytes(digest, "little") / 2**64

@@ -1,0 +1,78 @@
+"""What a run takes from the environment: `.env`, `${NAME}`, variables set before the start."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+from .config import Config, Paths, Tracking
+
+_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+def load_env_file(path: str | Path = ".env") -> None:
+    """Read `.env` into the environment; what is set there already stays as it is."""
+    load_dotenv(path, override=False)
+
+
+def resolve(config: Config, environ: Mapping[str, str]) -> tuple[Paths, Tracking]:
+    """The `paths` and `tracking` sections with every `${NAME}` replaced by its value.
+
+    Raises:
+        ValueError: variables without a value or a default, all of them named at once.
+    """
+    missing: set[str] = set()
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        if not environ.get(name) and default is None:
+            missing.add(name)
+        return environ.get(name) or default or ""
+
+    paths, tracking = (
+        type(section)(**{k: _REFERENCE.sub(value, text) for k, text in vars(section).items()})
+        for section in (config.paths, config.tracking)
+    )
+    if missing:
+        raise ValueError(
+            f"missing environment variables: {', '.join(sorted(missing))}; "
+            "set them in .env (.env.example lists them)"
+        )
+    return paths, tracking
+
+
+def wanted_environment(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that act only when they are set before the interpreter and its libraries start.
+
+    The hash seed and cuBLAS's workspace are filled in where they are unset: a run must give the
+    same bits under any of them. The thread counts belong to the configuration, which wins.
+    """
+    threads = str(config.determinism.num_threads)
+    return {
+        "PYTHONHASHSEED": environ.get("PYTHONHASHSEED", "0"),
+        # Required by torch before 2.10 for deterministic matrix products on CUDA, harmless later.
+        "CUBLAS_WORKSPACE_CONFIG": environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_DYNAMIC": "FALSE",
+        "MKL_DYNAMIC": "FALSE",
+    }
+
+
+def restart_with(wanted: Mapping[str, str]) -> None:
+    """Start this program again with `wanted` in its environment, unless it is there already."""
+    if all(os.environ.get(name) == value for name, value in wanted.items()):
+        return
+    command = [sys.executable, *sys.orig_argv[1:]]
+    environ = {**os.environ, **wanted}
+    if os.name == "nt":
+        # On Windows execve returns to the shell before the new program ends.
+        sys.exit(subprocess.run(command, env=environ).returncode)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, command, environ)

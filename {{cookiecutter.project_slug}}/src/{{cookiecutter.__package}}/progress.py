@@ -1,0 +1,36 @@
+"""Progress that suits its reader: a bar in a terminal or notebook, a line an epoch in a log."""
+
+import logging
+import sys
+
+from tqdm.auto import tqdm
+
+_log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Shows how far a run is; `epoch` reports a finished epoch."""
+
+    def __init__(self, num_steps: int, *, start: int = 0) -> None:
+        in_notebook = "ipykernel" in sys.modules
+        # In a log file a bar would leave a line for each refresh.
+        self._shown = in_notebook or sys.stderr.isatty()
+        self._bar = tqdm(
+            total=num_steps, initial=start, unit="step", disable=not self._shown, dynamic_ncols=True
+        )
+
+    def step(self) -> None:
+        self._bar.update()
+
+    def epoch(self, row: dict[str, float], num_epochs: int) -> None:
+        text = (
+            f"epoch {row['epoch'] + 1}/{num_epochs}  train_loss {row['train_loss']:.4f}  "
+            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
+        )
+        if self._shown:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            _log.info(text)
+
+    def close(self) -> None:
+        self._bar.close()

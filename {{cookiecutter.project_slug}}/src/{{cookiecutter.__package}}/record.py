@@ -1,0 +1,158 @@
+"""The files of a run directory: `steps.jsonl` and `metrics.csv` as they grow, curves, weights.
+
+Nothing here imports torch.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+STEPS = "steps.jsonl"
+METRICS = "metrics.csv"
+CURVES = "curves.png"
+WEIGHTS = "model.safetensors"
+COLUMNS = ("epoch", "step", "learning_rate", "train_loss", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step; `loss` and `grad_norm` are exact (`float.hex`)."""
+
+    step: int
+    epoch: int
+    loss: float
+    grad_norm: float
+
+    def to_json(self) -> str:
+        exact = {"loss": self.loss.hex(), "grad_norm": self.grad_norm.hex()}
+        return json.dumps({"step": self.step, "epoch": self.epoch, **exact})
+
+
+class Recorder:
+    """Appends to the logs of a run; after a resume, what lies beyond the checkpoint is cut off."""
+
+    def __init__(self, run_dir: Path, *, resume_step: int = 0) -> None:
+        self._steps_path = run_dir / STEPS
+        self._metrics_path = run_dir / METRICS
+        kept = [s for s in read_steps(self._steps_path, partial=True) if s.step <= resume_step]
+        rows = [r for r in read_metrics(self._metrics_path) if int(r["step"]) <= resume_step]
+        if len(kept) != resume_step:
+            raise ValueError(
+                f"{self._steps_path} holds {len(kept)} of the {resume_step} steps before the "
+                "checkpoint; the run cannot be resumed"
+            )
+        _replace(self._steps_path, "".join(f"{step.to_json()}\n" for step in kept))
+        _replace(self._metrics_path, _csv_text(rows))
+        self._losses = {step.step: step.loss for step in kept}
+        self._file: IO[str] = self._steps_path.open("a", encoding="utf-8")
+
+    def step(self, step: Step) -> None:
+        """Append one line; flushed to the operating system, so that a kill loses none."""
+        self._file.write(step.to_json() + "\n")
+        self._file.flush()
+        self._losses[step.step] = step.loss
+
+    def epoch(
+        self, *, epoch: int, step: int, num_steps: int, metrics: dict[str, float]
+    ) -> dict[str, float]:
+        """Append the epoch whose last step is `step`; its training loss is the steps' mean."""
+        losses = [self._losses.pop(number) for number in range(step - num_steps + 1, step + 1)]
+        row = {"epoch": epoch, "step": step, "train_loss": sum(losses) / num_steps, **metrics}
+        with self._metrics_path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        return row
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_steps(path: Path, *, partial: bool = False) -> list[Step]:
+    """The steps of a run; `partial` forgives a last line that a kill cut short.
+
+    Raises:
+        ValueError: a line is not one of ours; the message names it.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    steps = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+            loss, grad_norm = float.fromhex(fields["loss"]), float.fromhex(fields["grad_norm"])
+            step = Step(int(fields["step"]), int(fields["epoch"]), loss, grad_norm)
+        except (ValueError, KeyError, TypeError):
+            if partial and number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: not a step: {line[:80]!r}") from None
+        if step.step != number:
+            raise ValueError(f"{path}, line {number}: step {number} expected, got {step.step}")
+        steps.append(step)
+    return steps
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of `metrics.csv` as text; a last row that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if all(row.get(c) for c in COLUMNS)]
+
+
+def weights_file_sha256(path: Path) -> str:
+    """`weights_sha256` of a safetensors file: its tensors' bytes in the order of their names.
+
+    The format (https://huggingface.co/docs/safetensors): length of the header, header, bytes.
+
+    Raises:
+        ValueError: the file is missing or not safetensors.
+    """
+    try:
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        header.pop("__metadata__", None)
+        total = hashlib.sha256()
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            total.update(content[8 + length + begin : 8 + length + end])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+    return total.hexdigest()
+
+
+def plot_curves(run_dir: Path) -> None:
+    """Draw loss and accuracy over the epochs of a run into `curves.png`."""
+    # Imported here: matplotlib costs a second, and `compare` needs only the logs.
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(run_dir / METRICS)
+    epochs = [int(row["epoch"]) + 1 for row in rows]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    losses, accuracy = figure.subplots(1, 2)
+    for column in ("train_loss", "val_loss"):
+        losses.plot(epochs, [float(row[column]) for row in rows], label=column)
+    accuracy.plot(epochs, [float(row["val_accuracy"]) for row in rows], label="val_accuracy")
+    for axes in (losses, accuracy):
+        axes.set_xlabel("epoch")
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(run_dir / CURVES, dpi=120, metadata={"Software": None})
+
+
+def _csv_text(rows: list[dict[str, str]]) -> str:
+    lines = [",".join(COLUMNS), *(",".join(row[c] for c in COLUMNS) for row in rows)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,114 @@
+"""One seed, many independent streams, and every switch that makes torch repeat itself.
+
+Randomness is stateless: each draw is a function of the seed, a purpose and coordinates such as
+(epoch, index) or the step. Nothing has to be saved to resume, the number of loader processes
+cannot matter, and evaluation or logging cannot move training. JAX's keys are the same idea
+(JEP 263).
+"""
+
+import hashlib
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from .config import MAX_SEED, Determinism
+
+
+def set_seed(seed: int, determinism: Determinism | None = None) -> None:
+    """Seed Python, NumPy and torch (CPU and every GPU) and set the determinism switches.
+
+    `PYTHONHASHSEED` cannot be set from here: it acts only before the interpreter starts, which
+    the command line takes care of (`environment.py`).
+
+    Raises:
+        ValueError: `seed` is not a whole number from 0 to `MAX_SEED`.
+    """
+    check_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # CPU and, lazily, every GPU
+    set_determinism(determinism or Determinism())
+
+
+def check_seed(seed: int) -> None:
+    """Raise a `ValueError` unless `seed` is a whole number that all generators take."""
+    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed!r}")
+
+
+def set_determinism(determinism: Determinism) -> None:
+    """Set every switch of the `determinism` section; call before any CUDA work."""
+    # Needed before CUDA starts by torch < 2.10 for deterministic cuBLAS; harmless later.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(determinism.deterministic_algorithms)
+    torch.utils.deterministic.fill_uninitialized_memory = determinism.fill_uninitialized_memory
+    torch.backends.cudnn.benchmark = determinism.cudnn_benchmark
+    torch.backends.cudnn.deterministic = determinism.deterministic_algorithms
+    torch.set_num_threads(determinism.num_threads)
+    if hasattr(torch.backends, "fp32_precision"):  # torch 2.9 and later
+        torch.backends.fp32_precision = determinism.matmul_precision
+    else:
+        tf32 = determinism.matmul_precision == "tf32"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+def read_determinism() -> dict[str, Any]:
+    """Every switch as it stands in this process, not as it was asked for."""
+    newer = hasattr(torch.backends, "fp32_precision")
+    names = ("PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fill_uninitialized_memory": torch.utils.deterministic.fill_uninitialized_memory,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        # After the newer switch is used, reading the older one raises.
+        "matmul_precision": torch.backends.fp32_precision
+        if newer
+        else torch.get_float32_matmul_precision(),
+        "num_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "environment": {name: os.environ.get(name) for name in names},
+    }
+
+
+def derive(seed: int, *path: str | int) -> int:
+    """A 63-bit key for the stream `path` of `seed`, such as `derive(0, "augment", epoch, index)`.
+
+    Hashed, not added: `seed + epoch + worker` gives the same key to different coordinates, and
+    torch's CPU generator keeps only the low 32 bits of what it is given.
+    """
+    text = ":".join(map(str, (seed, *path)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one sample in one epoch: counter-based, so made in microseconds.
+
+    Philox 4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+    """
+    return np.random.Generator(np.random.Philox(key=derive(seed, "augment", epoch, index)))
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Put torch's global streams (dropout) where step `step` of a run with `seed` has them."""
+    key = derive(seed, "step", step)
+    # Not `torch.manual_seed`: that formats a stack trace, 160 µs against 1 µs a call.
+    torch.default_generator.manual_seed(key)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(key)
+
+
+def seed_worker(worker_id: int) -> None:
+    """Seed Python and NumPy in a loader process from the seed that torch gave it.
+
+    Our own data sets draw from `sample_rng` and do not need it; a transform that draws from a
+    global stream does, and repeats itself then for the same number of processes only.
+    """
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)

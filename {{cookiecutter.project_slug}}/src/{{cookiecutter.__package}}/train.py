@@ -1,0 +1,168 @@
+"""The whole story of a run, top to bottom: device, seed, data, model, resume, loop, results."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from .checkpoint import load_latest, restore, save_checkpoint, save_weights
+from .config import Config, config_from_dict, load_config
+from .data import Split, build_loader, load_data
+from .environment import resolve
+from .model import build_model
+from .optim import build_optimizer, learning_rate, resolve_device
+from .order import BatchSampler
+from .progress import Progress
+from .record import WEIGHTS, Recorder, Step, plot_curves
+from .run import CHECKPOINTS, finish_manifest, new_run_id, open_run_dir, start_manifest
+from .seeding import seed_step, set_seed
+from .tracking import build_tracker
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run came to; `loss` and `accuracy` are of the test split."""
+
+    loss: float
+    accuracy: float
+    weights_sha256: str
+    run_dir: Path
+
+
+def train_model(
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+) -> TrainResult:
+    """Train, evaluate and record one run.
+
+    `config` may also be nested mappings or the path of a YAML file. `run_dir` names the run's
+    directory, new or empty, unless `resume` continues the run there from its last checkpoint.
+
+    Raises:
+        ValueError: the configuration, the data or the run directory is not usable.
+    """
+    config = _as_config(config)
+    paths, tracking = resolve(config, os.environ)
+    run_dir = Path(run_dir or Path(paths.output_dir) / new_run_id(config))
+
+    # --- device and seed: before anything draws a random number -------------------------------
+    device = resolve_device(config.training.device)
+    set_seed(config.seed, config.determinism)
+
+    # --- data ---------------------------------------------------------------------------------
+    data = load_data(config.data, Path(paths.data_dir))
+    run_dir = open_run_dir(run_dir, config, resume=resume)
+    checkpoints = run_dir / CHECKPOINTS
+    state = load_latest(checkpoints, device) if resume else None
+    start = state["step"] if state else 0
+    batch_size, num_epochs = config.training.global_batch_size, config.training.num_epochs
+    sampler = BatchSampler(
+        len(data.train), batch_size, seed=config.seed, num_epochs=num_epochs, start=start
+    )
+    steps_per_epoch, num_steps = sampler.steps_per_epoch, sampler.num_steps
+    loader = build_loader(data.train, config.data, sampler)
+
+    # --- model and optimizer ------------------------------------------------------------------
+    model = build_model(config.model, num_classes=data.num_classes, mean=data.mean, std=data.std)
+    model.to(device)
+    optimizer = build_optimizer(model, config.training)
+
+    # --- resume: weights and optimizer; random streams, order and schedule follow the step ----
+    if state:
+        restore(state, model, optimizer)
+
+    # --- record: what this run is made of, on disk before its first step ----------------------
+    manifest = start_manifest(run_dir, config, data, start=start, num_steps=num_steps)
+    recorder = Recorder(run_dir, resume_step=start)
+    tracker = build_tracker(tracking.mlflow_uri, config, run_dir.name)
+    progress = Progress(num_steps, start=start)
+
+    # --- loop: one iterator over all epochs; `step` counts from 0, records and files from 1 ---
+    model.train()
+    for step, (images, labels) in enumerate(loader, start=start):
+        epoch, done = step // steps_per_epoch, step + 1
+        seed_step(config.seed, step)
+        lr = learning_rate(
+            step, steps_per_epoch=steps_per_epoch, num_steps=num_steps, config=config.training
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.training.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = clip_grad_norm_(model.parameters(), config.training.max_grad_norm)
+        optimizer.step()
+
+        # `.item()` waits for the GPU: the price of an exact record of every step.
+        recorder.step(Step(done, epoch, loss.item(), grad_norm.item()))
+        progress.step()
+        if done % steps_per_epoch == 0:
+            val_loss, val_accuracy = evaluate(model, data.val, batch_size, device)
+            row = recorder.epoch(
+                epoch=epoch,
+                step=done,
+                num_steps=steps_per_epoch,
+                metrics={"learning_rate": lr, "val_loss": val_loss, "val_accuracy": val_accuracy},
+            )
+            progress.epoch(row, num_epochs)
+            tracker.metrics(row, step=done)
+        if done % config.training.checkpoint_every == 0 or done == num_steps:
+            state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
+    recorder.close()
+    progress.close()
+
+    # --- results: final weights, test metrics, curves, and the manifest that names them -------
+    test_loss, test_accuracy = evaluate(model, data.test, batch_size, device)
+    metrics = {"test_loss": test_loss, "test_accuracy": test_accuracy}
+    _log.info("test_loss %.4f  test_accuracy %.4f", test_loss, test_accuracy)
+    weights_sha256 = save_weights(run_dir / WEIGHTS, model)
+    plot_curves(run_dir)
+    finish_manifest(run_dir, manifest, metrics=metrics, weights_sha256=weights_sha256)
+    tracker.metrics(metrics, step=num_steps)
+    tracker.finish(run_dir)
+    return TrainResult(test_loss, test_accuracy, weights_sha256, run_dir)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, split: Split, batch_size: int, device: torch.device
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over a split, in order; draws no random number."""
+    model.eval()
+    total_loss, num_correct = 0.0, 0
+    for images, labels in _batches(split, batch_size, device):
+        logits = model(images)
+        total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        num_correct += int((logits.argmax(dim=1) == labels).sum())
+    model.train()
+    return total_loss / len(split), num_correct / len(split)
+
+
+def _batches(
+    split: Split, batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for begin in range(0, len(split), batch_size):
+        part = slice(begin, begin + batch_size)
+        images, labels = torch.tensor(split.images[part]), torch.tensor(split.labels[part])
+        yield images.to(device), labels.to(device)
+
+
+def _as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:
+    if isinstance(config, Config):
+        return config
+    return config_from_dict(config) if isinstance(config, Mapping) else load_config(config)

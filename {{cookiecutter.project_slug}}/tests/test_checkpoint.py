@@ -1,0 +1,114 @@
+"""A checkpoint is whole or refused, and a damaged one does not end the run."""
+
+import pickle
+
+import pytest
+import torch
+
+from {{ cookiecutter.__package }} import checkpoint
+from {{ cookiecutter.__package }}.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    load_latest,
+    restore,
+    save_checkpoint,
+    save_weights,
+)
+from {{ cookiecutter.__package }}.record import weights_file_sha256
+
+CPU = torch.device("cpu")
+
+
+def state(step: int) -> dict:
+    return {
+        "step": step,
+        "model": {"weight": torch.full((3,), float(step))},
+        "optimizer": {"lr": 0.1},
+    }
+
+
+def test_only_the_newest_stay(tmp_path):
+    """`keep` checkpoints remain, and the newest is the one that loads."""
+    for step in (1, 2, 3, 10):
+        save_checkpoint(tmp_path, state(step), keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "step-00000003.pt",
+        "step-00000010.pt",
+    ]
+    assert load_latest(tmp_path, CPU)["step"] == 10
+
+
+def test_an_interrupted_write_leaves_the_one_before(tmp_path, monkeypatch):
+    """A write that dies half-way does not touch what is there."""
+    save_checkpoint(tmp_path, state(1), keep=3)
+
+    def torn(content, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.torch, "save", torn)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, state(2), keep=3)
+    assert load_latest(tmp_path, CPU)["step"] == 1
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no" * 99]
+)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
+    """Cut short, emptied or overwritten: the one before it is taken."""
+    save_checkpoint(tmp_path, state(1), keep=3)
+    path = save_checkpoint(tmp_path, state(2), keep=3)
+    path.write_bytes(damage(path.read_bytes()))
+    assert load_latest(tmp_path, CPU)["step"] == 1
+    path.with_name("step-00000001.pt").unlink()
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        load_latest(tmp_path, CPU)
+
+
+def test_a_changed_checkpoint_is_refused_by_its_digest(tmp_path):
+    """A state that is not the one that was saved is named, whoever wrote it."""
+    path = save_checkpoint(tmp_path, state(1), keep=3)
+    content = torch.load(path, weights_only=True)
+    content["state"]["model"]["weight"][0] += 1
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="changed after it was written"):
+        load_checkpoint(path, CPU)
+
+
+def test_a_pickle_bomb_is_not_executed(tmp_path):
+    """Loading admits tensors and plain values only."""
+    marker = tmp_path / "executed"
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(marker), "w"))
+
+    path = tmp_path / "step-00000001.pt"
+    for write in (lambda p: torch.save(Bomb(), p), lambda p: p.write_bytes(pickle.dumps(Bomb()))):
+        write(path)
+        with pytest.raises(ValueError, match="not a whole checkpoint"):
+            load_checkpoint(path, CPU)
+        assert not marker.exists()
+
+
+def test_a_state_that_does_not_arrive_is_refused(tmp_path):
+    """If loading changes a bit of the live state, the run does not go on."""
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    saved = {"step": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    restore(saved, model, optimizer)
+    saved["model"] = {name: tensor.double() + 1e-12 for name, tensor in saved["model"].items()}
+    with pytest.raises(ValueError, match="did not survive loading"):
+        restore(saved, model, optimizer)
+
+
+def test_the_weights_file_has_the_digest_that_saving_returned(tmp_path):
+    """The digest needs no torch to be checked, and covers every byte."""
+    path = tmp_path / "model.safetensors"
+    digest = save_weights(path, torch.nn.Linear(3, 2))
+    assert weights_file_sha256(path) == digest
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert weights_file_sha256(path) != digest

@@ -1,0 +1,85 @@
+"""The command line is quick, honest about bad input, and knows what the environment must hold."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import PACKAGE, ROOT, SMOKE, run
+
+from {{ cookiecutter.__package }}.config import config_from_dict
+from {{ cookiecutter.__package }}.environment import resolve, wanted_environment
+
+HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "mlflow")
+
+
+@pytest.mark.parametrize("module", ["__main__", "compare", "doctor", "manifest", "config"])
+def test_nothing_heavy_is_imported_before_it_is_needed(module):
+    """`--help`, `compare` and `doctor` answer without loading a numerical library."""
+    code = f"import {PACKAGE}.{module}, sys; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train"],
+        ["train", "--config", "none.yaml"],
+        ["train", "--config", SMOKE, "--seed", "-1"],
+        ["train", "--config", SMOKE, "nonsense"],
+        ["train", "--config", SMOKE, "data.num_workers=many"],
+        ["train", "--resume", "no/such/run"],
+        ["verify", "no/such/run"],
+        ["compare", "no/such/run", "nor/this"],
+    ],
+    ids=lambda a: " ".join(map(str, a[:1] + a[-1:])),
+)
+def test_bad_input_is_one_line_and_exit_code_two(arguments):
+    """No traceback, nothing on stdout."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_train_py_is_the_same_command():
+    """`python train.py` refuses what `python -m … train` refuses, in the same words."""
+    command = [sys.executable, "train.py", "--config", "none.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == run("train", "--config", "none.yaml").stderr
+
+
+def test_missing_variables_are_all_named_at_once():
+    """Every variable without a value or a default is in the one message."""
+    tree = {"seed": 0, "paths": {"data_dir": "${A_DIR}", "output_dir": "${B_DIR}/x-${C:-c}"}}
+    config = config_from_dict(tree)
+    with pytest.raises(ValueError, match="missing environment variables: A_DIR, B_DIR;"):
+        resolve(config, {})
+    paths, _ = resolve(config, {"A_DIR": "a", "B_DIR": "b"})
+    assert (paths.data_dir, paths.output_dir) == ("a", "b/x-c")
+
+
+def test_a_hash_seed_of_the_user_is_kept_and_threads_are_the_configs():
+    """Only what is unset is filled in; the thread count belongs to the configuration."""
+    config = config_from_dict({"seed": 0, "determinism": {"num_threads": 3}})
+    wanted = wanted_environment(config, {"PYTHONHASHSEED": "5", "OMP_NUM_THREADS": "64"})
+    assert wanted["PYTHONHASHSEED"] == "5"
+    assert wanted["OMP_NUM_THREADS"] == "3"
+    assert wanted_environment(config, {})["PYTHONHASHSEED"] == "0"
+
+
+def test_an_unset_hash_seed_is_set_before_the_interpreter_starts(tmp_path):
+    """The process that trains hashes strings with seed 0, whoever started it."""
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
+    code = (
+        f"from {PACKAGE}.environment import restart_with; "
+        "restart_with({'PYTHONHASHSEED': '0'}); print(hash('reproducible'))"
+    )
+    results = {
+        subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True).stdout
+        for _ in range(3)
+    }
+    assert len(results) == 1
+    assert results != {b""}

@@ -1,0 +1,79 @@
+"""Two runs are held against each other bit for bit, and what differs is named by its layer."""
+
+import json
+import shutil
+
+import pytest
+from conftest import run, train
+
+from {{ cookiecutter.__package }}.compare import compare_runs, first_divergence
+from {{ cookiecutter.__package }}.record import Step
+
+
+@pytest.fixture
+def copy(smoke_run, tmp_path):
+    return shutil.copytree(smoke_run, tmp_path / "copy")
+
+
+def edit_manifest(run_dir, change):
+    path = run_dir / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_run_is_identical_to_its_copy(smoke_run, copy):
+    """No step differs, no fact differs, exit code 0."""
+    done = run("compare", smoke_run, copy, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {"identical": True, "first_divergence": None, "causes": []}
+
+
+def test_another_seed_is_named_as_the_cause(smoke_run, tmp_path):
+    """The first step differs, and the seed is the layer that explains it."""
+    other = train(tmp_path / "other", "--seed", 5)
+    done = run("compare", smoke_run, other, "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert result["identical"] is False
+    assert result["first_divergence"]["step"] == 1
+    assert {"layer": "seed", "key": "seed", "a": 0, "b": 5} in result["causes"]
+    assert "config" not in {cause["layer"] for cause in result["causes"]}
+
+
+@pytest.mark.parametrize(
+    ("layer", "change"),
+    [
+        ("code", lambda m: m["code"].update(commit="0" * 40)),
+        ("config", lambda m: m["config"]["training"].update(learning_rate=9.0)),
+        ("data", lambda m: m["data"].update(sha256="0" * 64)),
+        ("environment", lambda m: m["environment"]["packages"].update(numpy="0.1")),
+        ("hardware", lambda m: m["hardware"].update(cpu="abacus")),
+        ("determinism", lambda m: m["determinism"].update(num_threads=64)),
+    ],
+)
+def test_every_layer_is_compared(smoke_run, copy, layer, change):
+    """A fact that differs is reported under its layer, once."""
+    edit_manifest(copy, change)
+    causes = compare_runs(smoke_run, copy).causes
+    assert [cause.layer for cause in causes] == [layer]
+
+
+def test_keys_that_cannot_matter_are_no_cause(smoke_run, copy):
+    """The number of workers and the paths change no bit, so they explain nothing."""
+    edit_manifest(copy, lambda m: m["config"]["data"].update(num_workers=9))
+    edit_manifest(copy, lambda m: m["config"]["paths"].update(data_dir="/elsewhere"))
+    assert compare_runs(smoke_run, copy).causes == []
+
+
+def steps(*losses):
+    return [Step(number, 0, loss, 1.0) for number, loss in enumerate(losses, start=1)]
+
+
+def test_the_first_difference_is_exact():
+    """One unit in the last place counts, NaN equals NaN, a shorter log differs at its end."""
+    assert first_divergence(steps(1.0, float("nan")), steps(1.0, float("nan"))) is None
+    found = first_divergence(steps(1.0, 2.0), steps(1.0, 2.0000000000000004))
+    assert (found.step, found.quantity) == (2, "loss")
+    found = first_divergence(steps(1.0), steps(1.0, 2.0))
+    assert (found.step, found.quantity) == (2, "num_steps")

@@ -1,0 +1,93 @@
+"""A configuration is typed, frozen, and names every mistake by its key."""
+
+import dataclasses
+
+import pytest
+from conftest import ROOT
+
+from {{ cookiecutter.__package }}.config import (
+    MAX_SEED,
+    Data,
+    config_from_dict,
+    load_config,
+    to_dict,
+    to_yaml,
+)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_config_loads_and_survives_a_round_trip(path, tmp_path):
+    """What `to_yaml` writes is what `load_config` reads."""
+    config = load_config(path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(to_yaml(config))
+    assert load_config(copy) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 0\nmodle: {}", "unknown key 'modle'; did you mean 'model'?"),
+        ("seed: 0\ndata: {num_worker: 1}", "unknown key 'data.num_worker'; did you mean"),
+        ("seed: 0\ndata: {num_workers: -1}", "data.num_workers must be at least 0 and at most"),
+        ("seed: 0\ndata: {num_workers: 1.5}", "data.num_workers must be a whole number, got float"),
+        ("seed: 0\ndata: {num_workers: true}", "data.num_workers must be a whole number, got bool"),
+        ("seed: 0\ndata: 3", "data must be a section of keys"),
+        ("seed: 0\nmodel: {name: vgg}", "model.name must be one of small_cnn, resnet18; got 'vgg'"),
+        (
+            "seed: 0\ntraining: {learning_rate: 0}",
+            "training.learning_rate must be above 0, got 0.0",
+        ),
+        ("seed: 0\ntraining: {learning_rate: .nan}", "must be a finite number, got nan"),
+        ("seed: 0\ntraining: {learning_rate: fast}", "training.learning_rate must be a number"),
+        ("seed: -1", "seed must be at least 0 and at most 4294967295, got -1"),
+        (f"seed: {MAX_SEED + 1}", "seed must be at least 0 and at most 4294967295"),
+        ("data: {}", "missing key 'seed'"),
+        ("seed: 0\nseed: 1", "key 'seed' stands twice"),
+        ("a: &a [x]\nb: *a", "aliases (*name) are not allowed"),
+        ("[1, 2]", "must be a mapping of keys"),
+        ("seed: [", "is not valid YAML"),
+    ],
+)
+def test_a_mistake_is_refused_in_one_line_with_its_key(tmp_path, text, message):
+    """The message names the key, what was given and what is allowed."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as refusal:
+        load_config(path)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """A path that does not exist is refused with the path."""
+    with pytest.raises(ValueError, match=r"cannot read config .*none\.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_overrides_apply_in_order_and_the_seed_last():
+    """`section.key=value` is read as YAML; an explicit seed wins over the file's."""
+    overrides = ["data.num_workers=3", "training.learning_rate=1e-3", "data.num_workers=2"]
+    config = load_config(ROOT / "configs" / "smoke.yaml", overrides, seed=7)
+    assert (config.data.num_workers, config.training.learning_rate, config.seed) == (2, 1e-3, 7)
+
+
+@pytest.mark.parametrize("override", ["data.num_workers", "=1", "seed.x=1", "data.none=1"])
+def test_a_bad_override_is_refused(override):
+    """No equals sign, no key, a value used as a section, an unknown key."""
+    with pytest.raises(ValueError):
+        load_config(ROOT / "configs" / "smoke.yaml", [override])
+
+
+def test_a_config_is_frozen_and_checked_however_it_is_built():
+    """Nobody changes a value behind the run's back, and no constructor skips the check."""
+    config = config_from_dict({"seed": 0})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+    with pytest.raises(ValueError, match="num_workers"):
+        Data(num_workers=-1)
+
+
+def test_every_key_has_a_default_but_the_seed():
+    """The seed is a decision; nothing else has to be given."""
+    assert to_dict(config_from_dict({"seed": 3}))["seed"] == 3

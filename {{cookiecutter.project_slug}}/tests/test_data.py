@@ -1,0 +1,115 @@
+"""Splits are disjoint and stable, augmentation is keyed, CIFAR-10 is checked before it is read."""
+
+import hashlib
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from {{ cookiecutter.__package }} import cifar
+from {{ cookiecutter.__package }}.config import Data
+from {{ cookiecutter.__package }}.data import (
+    Split,
+    TrainSet,
+    augment,
+    load_data,
+    split_by_content,
+)
+from {{ cookiecutter.__package }}.seeding import sample_rng
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return load_data(Data(), tmp_path_factory.mktemp("data"))
+
+
+def test_splits_share_no_image_and_hold_every_sample(digits):
+    """No image of training, not even a copy, is in validation or test."""
+    contents = [
+        {image.tobytes() for image in split.images}
+        for split in (digits.train, digits.val, digits.test)
+    ]
+    assert not (contents[0] & contents[1] or contents[0] & contents[2] or contents[1] & contents[2])
+    assert digits.num_samples == 1797
+
+
+def test_a_sample_keeps_its_side_when_the_data_grow(digits):
+    """Splitting by content: more or reordered samples move none of the others."""
+    images = np.concatenate([s.images for s in (digits.train, digits.val, digits.test)])
+    labels = np.concatenate([s.labels for s in (digits.train, digits.val, digits.test)])
+    few = split_by_content(Split(images[:500], labels[:500]), 0.15, 0.15)[2]
+    more = split_by_content(Split(images[::-1], labels[::-1]), 0.15, 0.15)[2]
+    assert {i.tobytes() for i in few.images} <= {i.tobytes() for i in more.images}
+
+
+def test_one_changed_bit_changes_the_digest(digits, tmp_path):
+    """The data's sha256 covers every pixel and label."""
+    before = digits.sha256()
+    copy = load_data(Data(), tmp_path)
+    assert copy.sha256() == before
+    copy.train.images[0, 0, 0, 0] ^= 1
+    assert copy.sha256() != before
+
+
+def test_augmentation_depends_on_the_key_and_nothing_else(digits):
+    """The same (epoch, index) gives the same pixels; another epoch gives others somewhere."""
+    samples = TrainSet(digits.train, Data(max_shift=2), seed=0)
+    first = [samples[0, index][0].numpy().tobytes() for index in range(20)]
+    assert [samples[0, index][0].numpy().tobytes() for index in range(20)] == first
+    assert [samples[1, index][0].numpy().tobytes() for index in range(20)] != first
+
+
+def test_augmentation_moves_and_mirrors_within_its_bounds():
+    """A single bright pixel lands at most `max_shift` away, in both directions and both flips."""
+    image = np.zeros((1, 5, 5), np.uint8)
+    image[0, 2, 1] = 9
+    config = Data(max_shift=1, horizontal_flip=True)
+    places = {
+        tuple(np.argwhere(augment(image, config, sample_rng(0, 0, index)))[0][1:])
+        for index in range(500)
+    }
+    assert places == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2, 3, 4)}
+
+
+def archive(path, samples_a_file=2):
+    """A small archive in CIFAR-10's format, and the images that it holds."""
+    random = np.random.default_rng(0)
+    expected = []
+    with tarfile.open(path, "w:gz") as tar:
+        for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
+            labels = random.integers(0, 10, (samples_a_file, 1), np.uint8)
+            images = random.integers(0, 256, (samples_a_file, 3, 32, 32), np.uint8)
+            content = np.hstack([labels, images.reshape(samples_a_file, -1)]).tobytes()
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+            expected.append((images, labels.ravel()))
+    return expected
+
+
+def test_cifar10_is_read_plane_by_plane(tmp_path, monkeypatch):
+    """Labels, then red, green and blue planes, five training files and one of test."""
+    path = tmp_path / cifar.ARCHIVE
+    expected = archive(path)
+    monkeypatch.setattr(cifar, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    (images, labels), (test_images, test_labels) = cifar.load_cifar10(tmp_path)
+    assert np.array_equal(images, np.concatenate([i for i, _ in expected[:5]]))
+    assert np.array_equal(labels, np.concatenate([label for _, label in expected[:5]]))
+    assert np.array_equal(test_images, expected[5][0])
+    assert np.array_equal(test_labels, expected[5][1])
+
+
+def test_another_archive_is_refused_by_its_digest(tmp_path):
+    """An archive that is not CIFAR-10's is named with both digests, and is not read."""
+    archive(tmp_path / cifar.ARCHIVE)
+    with pytest.raises(ValueError, match=f"expected {cifar.SHA256}; delete the file"):
+        cifar.load_cifar10(tmp_path)
+
+
+def test_without_a_network_the_message_says_what_to_do(tmp_path, monkeypatch):
+    """No half file stays behind, and the way out is named."""
+    monkeypatch.setenv("CIFAR10_URL", "http://127.0.0.1:9/none.tar.gz")
+    with pytest.raises(ValueError, match=r"copy cifar-10-binary.tar.gz to .* by hand"):
+        cifar.load_cifar10(tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []

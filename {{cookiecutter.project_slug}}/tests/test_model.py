@@ -1,0 +1,49 @@
+"""The models have the shapes and sizes that they claim."""
+
+import pytest
+import torch
+
+from {{ cookiecutter.__package }}.config import Model, Training, config_from_dict
+from {{ cookiecutter.__package }}.model import build_model
+from {{ cookiecutter.__package }}.optim import learning_rate, resolve_device
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [(Model(name="small_cnn"), (2, 1, 8, 8)), (Model(name="resnet18", width=8), (2, 3, 32, 32))],
+)
+def test_stored_pixels_in_logits_out(config, shape):
+    """uint8 images [B, C, H, W] become float32 logits [B, num_classes]."""
+    channels = shape[1]
+    model = build_model(config, num_classes=10, mean=[100.0] * channels, std=[50.0] * channels)
+    logits = model(torch.zeros(shape, dtype=torch.uint8))
+    assert logits.shape == (shape[0], 10)
+    assert logits.dtype == torch.float32
+
+
+def test_resnet18_has_the_published_number_of_parameters():
+    """11,173,962 for 10 classes with the stem for small images, as in kuangliu/pytorch-cifar."""
+    model = build_model(
+        Model(name="resnet18", width=64), num_classes=10, mean=[0.0] * 3, std=[1.0] * 3
+    )
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+
+
+def test_the_learning_rate_warms_up_then_falls_to_zero():
+    """Linear to the peak, then a cosine that ends just above zero."""
+    config = Training(learning_rate=1.0, warmup_epochs=1)
+    rates = [
+        learning_rate(step, steps_per_epoch=10, num_steps=100, config=config) for step in range(100)
+    ]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that it asks for")
+def test_a_gpu_that_is_not_there_is_refused_in_words():
+    """Asking for cuda without a GPU names the build of torch and the way out."""
+    assert config_from_dict({"seed": 0}).training.device == "auto"
+    with pytest.raises(ValueError, match=r"sees no GPU; use training\.device=cpu"):
+        resolve_device("cuda")

@@ -1,0 +1,100 @@
+"""A run directory holds what a stranger needs, and refuses to become another run."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from conftest import ROOT, SMOKE, run
+
+from {{ cookiecutter.__package }}.manifest import REQUIRED, read_manifest
+from {{ cookiecutter.__package }}.record import read_steps
+
+
+def test_the_run_directory_is_complete(smoke_run):
+    """Every file of the contract is there, and the manifest has every field."""
+    names = {path.name for path in smoke_run.iterdir()}
+    assert names == {
+        "manifest.json",
+        "config.yaml",
+        "steps.jsonl",
+        "metrics.csv",
+        "checkpoints",
+        "model.safetensors",
+        "curves.png",
+    }
+    manifest = read_manifest(smoke_run)
+    assert set(REQUIRED) <= set(manifest)
+    assert set(manifest["data"]) == {"name", "num_samples", "sha256"}
+    assert {"python", "platform", "packages", "lock_sha256"} <= set(manifest["environment"])
+    assert {"cpu", "isa", "num_cores", "gpus", "driver", "cuda", "cudnn"} <= set(
+        manifest["hardware"]
+    )
+    assert manifest["environment"]["packages"]["torch"]
+    assert manifest["results"]["completed"] is True
+
+
+def test_every_step_and_epoch_is_recorded(smoke_run):
+    """Steps count from 1 without a gap; an epoch's training loss is the mean of its steps."""
+    steps = read_steps(smoke_run / "steps.jsonl")
+    assert [step.step for step in steps] == list(range(1, len(steps) + 1))
+    with (smoke_run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    first = [step.loss for step in steps if step.epoch == 0]
+    assert float(rows[0]["train_loss"]) == sum(first) / len(first)
+
+
+def test_the_resolved_config_starts_the_same_run(smoke_run, tmp_path):
+    """`config.yaml` of a run is a configuration like any other."""
+    done = run("train", "--config", smoke_run / "config.yaml", "--run-dir", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"run: {tmp_path / 'again'}"
+    assert (tmp_path / "again" / "steps.jsonl").read_bytes() == (
+        smoke_run / "steps.jsonl"
+    ).read_bytes()
+
+
+def test_a_used_run_directory_is_not_overwritten(smoke_run):
+    """A new run does not start where another one lies."""
+    before = (smoke_run / "manifest.json").read_bytes()
+    done = run("train", "--config", SMOKE, "--run-dir", smoke_run)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not empty" in done.stderr
+    assert (smoke_run / "manifest.json").read_bytes() == before
+
+
+def test_resuming_with_another_config_is_refused_with_the_difference(smoke_run):
+    """The keys that changed are named with both values."""
+    done = run("train", "--resume", smoke_run, "training.learning_rate=0.5")
+    assert done.returncode == 2
+    assert "training.learning_rate was 0.01, now 0.5" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["verify", "compare"])
+@pytest.mark.parametrize("damage", ["missing", "not json", "other schema", "no results"])
+def test_what_is_not_a_run_is_refused(smoke_run, tmp_path, command, damage):
+    """One line on stderr, exit code 2, no traceback."""
+    damaged = tmp_path / "run"
+    shutil.copytree(smoke_run, damaged)
+    path = damaged / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "not json":
+        path.write_text("{")
+    elif damage == "other schema":
+        path.write_text(json.dumps({**manifest, "schema": 99}))
+    else:
+        path.write_text(json.dumps({k: v for k, v in manifest.items() if k != "results"}))
+    done = run(command, damaged, *([smoke_run] if command == "compare" else []))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_record_names_no_secret_and_no_path_of_this_machine(smoke_run):
+    """Environment variables stay references, so that a record can be handed on."""
+    text = (smoke_run / "config.yaml").read_text()
+    assert "${DATA_DIR:-data}" in text
+    assert str(ROOT) not in text
