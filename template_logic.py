@@ -1,8 +1,8 @@
-"""The template's logic: total, pure functions over `data/` for the prompts, the hooks and the files.
+"""The template's logic: total, pure functions over `data/` for prompts, hooks and files.
 
 Everything is read from `data/` at call time, never at import: under `cruft update` one imported
 module renders two versions of the template. Filters never raise; they return a placeholder and
-`problems` refuses it, since an exception while an answer is derived ends in a bare `KeyError`.
+`problems` refuses it.
 """
 
 import json
@@ -11,6 +11,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from cookiecutter.exceptions import FailedHookException
 from jinja2.ext import Extension
 
 ROOT = Path(__file__).resolve().parent
@@ -25,8 +26,13 @@ class TemplateLogic(Extension):
 
     def __init__(self, environment):
         super().__init__(environment)
-        environment.filters |= {"slug": slug, "quote": quote, "one_line": one_line}
+        environment.filters |= {
+            "slug": slug,
+            "quote": quote,
+            "one_line": one_line,
+        }
         environment.globals |= {
+            "checked": checked,
             "problems": problems,
             "warnings": warnings,
             "next_steps": next_steps,
@@ -160,7 +166,7 @@ def lock(manager_name, stack_name, file):
     folder = ROOT / "data" / "locks" / manager_name
     for path in (folder / f"torch-{release['torch']}" / file, folder / file):
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8").rstrip("\n")
     return ""
 
 
@@ -233,9 +239,22 @@ def _data(name):
 # --- decisions -------------------------------------------------------------------------------
 
 
+def checked(answers):
+    """Stop here if the answers cannot become a project; else nothing.
+
+    Rendered with the last question, before cookiecutter makes a folder (a slug such as `a/b` would
+    be one already). This exception is the one that it prints as lines without a traceback. A
+    replay derives nothing anew: there the pre-generation hook refuses.
+    """
+    found = [*_answer_problems(answers)]
+    if found:
+        raise FailedHookException("\n".join(f"error: {problem}" for problem in found))
+    return ""
+
+
 def problems(answers):
     """One line for each reason to refuse these answers; empty when they are fine."""
-    return [*_slug_problems(str(answers["project_slug"])), *_text_problems(answers), *_row_problems(answers)]
+    return [*_answer_problems(answers), *([] if "_commit" in answers else _retired(answers))]
 
 
 def warnings(answers):
@@ -258,12 +277,20 @@ def lock_is_shipped(answers):
     return bool(files) and all(lock(name, answers["stack"], file) for file in files)
 
 
+def _answer_problems(answers):
+    yield from _slug_problems(str(answers["project_slug"]))
+    yield from _text_problems(answers)
+    yield from _row_problems(answers)
+
+
 def _slug_problems(given):
     package = given.replace("-", "_")
     reserved = _data("reserved")
     rule = "use a-z, 0-9, - and _, starting with a letter and ending with a letter or digit"
     if not re.fullmatch(r"[a-z]([a-z0-9_-]{0,62}[a-z0-9])?", given):
-        return [f"project_slug {quote(given)} cannot be a package name; {rule}, at most 64 characters"]
+        return [
+            f"project_slug {quote(given)} cannot be a package name; {rule}, at most 64 characters"
+        ]
     for kind, names in (
         ("a Python keyword", {name.lower() for name in keyword.kwlist}),
         ("a module of Python's standard library", reserved["stdlib"]),
@@ -302,8 +329,6 @@ def _row_problems(answers):
             f"stack {answers['stack']} has no wheels for Python {answers['python_version']}; "
             f"choose python_version {fitting}, or a stack such as PyTorch {newest}"
         )
-    if "_commit" not in answers:
-        yield from _retired(answers)
 
 
 def _retired(answers):

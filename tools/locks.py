@@ -58,11 +58,17 @@ def lock_release(uv: str, release: dict) -> set[str]:
     folder = f"torch-{torch}"
     rest = {name: block for name, block in blocks.items() if name != "torch"}
     write(f"{folder}/torch-cuda.txt", f"PyTorch {torch} from PyPI.", {"torch": blocks["torch"]})
-    write(f"{folder}/cuda.txt", f"What PyTorch {torch} and this project need, CUDA libraries too.", rest)
+    write(
+        f"{folder}/cuda.txt",
+        f"What PyTorch {torch} and this project need, CUDA libraries too.",
+        rest,
+    )
     wheels = release["index_wheels"].get("cpu")
     if wheels:
         plain = {n: b for n, b in rest.items() if not ONLY_CUDA.match(n)}
-        write(f"{folder}/cpu.txt", f"What PyTorch {torch} and this project need, without CUDA.", plain)
+        write(
+            f"{folder}/cpu.txt", f"What PyTorch {torch} and this project need, without CUDA.", plain
+        )
         (LOCKS / folder / "torch-cpu.txt").write_text(_index_lock(torch, wheels, blocks["torch"]))
     return set(blocks)
 

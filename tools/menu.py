@@ -41,9 +41,9 @@ def readme() -> str:
     lines = ["| `stack` | GPUs | driver | Python | status |", "|---|---|---|---|---|"]
     for name, (release, _) in logic.stack_names().items():
         row = logic.stack(name)
-        driver = f"{row['min_driver']} or newer" if row["min_driver"] else "–"
+        driver = f"{row['min_driver']} or newer" if row["min_driver"] else "none"
         pythons = ", ".join(release["python"])
-        generations = row["generations"] if row["min_driver"] else "–"
+        generations = row["generations"] if row["min_driver"] else "none"
         lines.append(f"| `{name}` | {generations} | {driver} | {pythons} | {release['status']} |")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]

@@ -31,12 +31,13 @@ requirements/%.txt:
 # --- lock ---------------------------------------------------------------------------------------
 UV := .venv-lock/bin/uv
 COMPILE = $(UV) pip compile --universal --generate-hashes --only-binary=:all: --no-header --quiet \
-    --no-annotate --python-version {{ cookiecutter.python_version }} --exclude-newer {{ cutoff() }}
+    --no-annotate --python-version {{ cookiecutter.python_version }}
+CUTOFF := --exclude-newer {{ cutoff() }} --exclude-newer-package torch=false
 export MACOSX_DEPLOYMENT_TARGET := 14.0
 
 lock: $(UV) ## resolve all environments anew into requirements/
 {% for name, facts in stack(cookiecutter.stack).accelerators | items %}
-	$(COMPILE) pyproject.toml --extra {{ name }} --group dev --no-emit-package torch \
+	$(COMPILE) $(CUTOFF) pyproject.toml --extra {{ name }} --group dev --no-emit-package torch \
 	    --output-file requirements/{{ name }}.txt
 	echo "{{ 'torch==%s ; sys_platform == \'linux\'' % facts.torch }}" > requirements/torch-{{ name }}.in
 {% if name == "cpu" %}

@@ -1,9 +1,6 @@
-# uv: one lock for both environments and all platforms. PYTORCH_INDEX_CPU and PYTORCH_INDEX_CUDA
-# name mirrors for `make lock`; WHEELHOUSE=dir takes wheels from a folder too, same hashes.
+# uv: one lock for both environments and all platforms.
+# WHEELHOUSE=dir takes wheels from a folder too, held against the same hashes.
 PY := .venv/bin/python
-{% for name, facts in stack(cookiecutter.stack).accelerators | items if facts.index %}
-LOCK_INDEXES += $(if $(PYTORCH_INDEX_{{ name | upper }}),--index {{ facts.index_name }}=$(PYTORCH_INDEX_{{ name | upper }}))
-{% endfor %}
 
 setup: | uv ## install the locked environment for ACCELERATOR
 	@test -f uv.lock || { echo "error: uv.lock is missing: run make lock" >&2; exit 2; }
@@ -13,13 +10,13 @@ ifdef WHEELHOUSE
 	uv pip install --python $(PY) --require-hashes --no-deps --find-links $(WHEELHOUSE) --requirements .venv/locked.txt
 	uv pip install --python $(PY) --no-deps --editable .
 else
-	uv sync --locked --extra $(ACCELERATOR) --python $(PYTHON) $(LOCK_INDEXES)
+	uv sync --locked --extra $(ACCELERATOR) --python $(PYTHON)
 endif
 	$(PY) -c "import torch; print('torch', torch.__version__, 'GPU:', torch.cuda.is_available())"
 
 lock: export MACOSX_DEPLOYMENT_TARGET := 14.0
 lock: | uv ## resolve all environments anew into uv.lock
-	uv lock --python $(PYTHON) $(LOCK_INDEXES)
+	uv lock --python $(PYTHON)
 
 notebook: ## open the notebooks in JupyterLab
 	uv run --locked --extra $(ACCELERATOR) --group notebook jupyter lab --ip 127.0.0.1 notebooks

@@ -1,0 +1,48 @@
+# The verbs of the template itself; a generated project has a Makefile of its own.
+PYTHON ?= python3
+DEMO_STACK ?= torch-2.13.0-cpu
+DEMO_MANAGER ?= pip
+VENV := build/venv
+TOOLS := $(VENV)/.installed
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-slow lint bench menu locks clean
+
+help: ## what each verb does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
+	$(PY) tools/demo.py $(DEMO_STACK) $(DEMO_MANAGER)
+
+test: lint ## everything that CI runs: all bakes, and projects that really install and train
+	$(PY) -m pytest
+
+test-fast: lint ## the same without the projects that are installed: a minute
+	$(PY) -m pytest -m "not real"
+
+test-slow: $(TOOLS) ## the long checks: every line of the README's first page, by its commands
+	$(PY) -m pytest -m slow
+
+lint: $(TOOLS) ## style of the template, its unrendered sources included
+	$(PY) -m ruff check --config pyproject.toml .
+	$(PY) -m ruff format --config pyproject.toml --check .
+	$(PY) tools/menu.py --check
+
+bench: $(TOOLS) ## speed, as ratios side by side: generation, and the training loop
+	$(PY) benchmarks/bake.py
+	$(PY) benchmarks/training_loop.py
+
+menu: $(TOOLS) ## write the menu and the README's table from data/
+	$(PY) tools/menu.py
+
+locks: $(TOOLS) ## resolve the shipped locks anew, from PyPI's metadata
+	$(PY) tools/locks.py $(VENV)/bin/uv
+
+$(TOOLS): requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check --quiet --requirement requirements-dev.txt
+	touch $@
+
+clean: ## drop all that was built
+	rm -rf build

@@ -1,0 +1,57 @@
+"""Baked projects, and the lists of answers that the tests run over."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+CHOICES = {name: answers for name, answers in QUESTIONS.items() if isinstance(answers, list)}
+CHOICES = {name: answers for name, answers in CHOICES.items() if not name.startswith("_")}
+THIS_PYTHON = ".".join(map(str, sys.version_info[:2]))
+REAL_STACK = "torch-2.13.0-cpu"  # the row whose wheels the tests install
+
+HOSTILE = {
+    "project_name": "Ünï \"côde\" \\ 'quoted' <b>& {x} $HOME `id` #1: % \u2028 名前",
+    "description": "one\nline \"and\" another: 'yes' \\N \t tab \x7f # {not a tag} ${HOME} 🎲\\",
+    "author_name": 'O\'Connor & "Søn", Ltd.\\',
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch_home(tmp_path_factory):
+    """No test reads or writes the settings of whoever runs it."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ["HOME"] = str(home)
+    os.environ["COOKIECUTTER_CONFIG"] = str(home / "none.yaml")
+    (home / "none.yaml").write_text(f"replay_dir: {home}/replay\ncookiecutters_dir: {home}/c\n")
+
+
+@pytest.fixture
+def bake(cookies):
+    """Bake with the given answers; the project must come out."""
+
+    def baked(**answers):
+        result = cookies.bake(extra_context=answers)
+        assert result.exception is None, result.exception
+        assert result.exit_code == 0
+        return result.project_path
+
+    return baked
+
+
+@pytest.fixture(scope="module")
+def baked_real(cookies_session):
+    """A project for this Python that really installs here, with hostile free text."""
+
+    def baked(**answers):
+        given = {"stack": REAL_STACK, "python_version": THIS_PYTHON, **HOSTILE}
+        result = cookies_session.bake(extra_context={**given, "project_slug": "real", **answers})
+        assert result.exception is None, result.exception
+        return SimpleNamespace(path=result.project_path, package="real")
+
+    return baked

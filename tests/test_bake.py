@@ -1,0 +1,207 @@
+"""Every answer gives a project that parses, is clean, and has what its answers ask for."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CHOICES, HOSTILE, ROOT
+
+import template_logic as logic
+
+TEXT_FREE = {"project_slug": "probe"}
+LONG_SLUG = "a-very-long-project-slug-of-forty-chars"
+MANAGERS_STACKS = list(itertools.product(CHOICES["dependency_manager"], CHOICES["stack"]))
+ONE_EACH = [(name, answer) for name, answers in CHOICES.items() for answer in answers]
+ENVIRONMENT_FILES = {
+    "pip": ["pyproject.toml"],
+    "uv": ["pyproject.toml"],
+    "poetry": ["pyproject.toml"],
+    "conda": ["environment.cpu.yml", "pyproject.toml"],
+    "pixi": ["pixi.toml", "pyproject.toml"],
+}
+
+
+def files(project: Path) -> dict[str, str]:
+    """Every file of a project by its path; all of them are text."""
+    paths = sorted(path for path in project.rglob("*") if path.is_file())
+    return {p.relative_to(project).as_posix(): p.read_text(encoding="utf-8") for p in paths}
+
+
+def parse(name: str, text: str) -> None:
+    """Read a file by the grammar that its name promises."""
+    if name.endswith(".toml"):
+        tomllib.loads(text)
+    elif name.endswith((".yaml", ".yml")):
+        assert yaml.safe_load(text)
+    elif name.endswith((".json", ".ipynb")):
+        json.loads(text)
+    elif name.endswith(".py"):
+        compile(text, name, "exec")
+
+
+def debris(name: str, text: str) -> list[str]:
+    """What a hand-written file does not have."""
+    found = []
+    if re.search(r"\{%|%\}|\{\{ ?cookiecutter|\{#", text):
+        found.append("template tags")
+    if re.search(r"[ \t]+$", text, re.MULTILINE):
+        found.append("trailing blanks")
+    if not text.endswith("\n") or text.endswith("\n\n") or text.startswith("\n"):
+        found.append("a blank first line, or not exactly one newline at the end")
+    if re.search(r"\n{4}" if name.endswith(".py") else r"\n{3}", text):
+        found.append("runs of blank lines")
+    return found
+
+
+@pytest.mark.parametrize(("manager", "stack"), MANAGERS_STACKS)
+def test_every_manager_and_stack_parses_without_debris(bake, manager, stack):
+    """All pairs: every file parses, no tag, blank or empty file is left over."""
+    project = bake(dependency_manager=manager, stack=stack, **TEXT_FREE)
+    content = files(project)
+    for name, text in content.items():
+        parse(name, text)
+        assert debris(name, text) == [], name
+    assert "_overlays" not in {path.name for path in project.iterdir()}
+    assert set(ENVIRONMENT_FILES[manager]) <= set(content)
+    row = logic.stack(stack)
+    assert ("compose.gpu.yaml" in content) == (row["variant"] != "cpu")
+
+
+@pytest.mark.parametrize(("name", "answer"), ONE_EACH)
+def test_every_answer_gives_a_project(bake, name, answer):
+    """Each answer of each question once, with the defaults of the others."""
+    project = bake(**{name: answer})
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    metadata = tomllib.loads(text)["project"]
+    if name == "license":
+        spdx = "LicenseRef-Proprietary" if answer == "Proprietary" else answer
+        assert metadata["license"] == spdx
+        assert "The authors" in (project / "LICENSE").read_text()
+    if name == "python_version":
+        assert metadata["requires-python"] == f"=={answer}.*"
+        assert (project / ".python-version").read_text() == f"{answer}\n"
+
+
+@pytest.mark.parametrize("stack", CHOICES["stack"])
+def test_the_pins_of_a_stack_reach_every_file_that_needs_them(bake, stack):
+    """torch with its local tag and index, NumPy, and the base image by digest."""
+    row = logic.stack(stack)
+    content = files(bake(stack=stack, dependency_manager="uv", **TEXT_FREE))
+    project = tomllib.loads(content["pyproject.toml"])
+    assert f"numpy=={row['numpy']}" in project["project"]["dependencies"]
+    extras = project["project"]["optional-dependencies"]
+    assert set(extras) == set(row["accelerators"])
+    for name, facts in row["accelerators"].items():
+        assert extras[name][0] == f"torch=={facts['torch']} ; sys_platform == 'linux'"
+        image = f"{facts['image']}@{facts['image_digest']}"
+        assert f"ARG BASE_IMAGE_{name.upper()}={image}" in content["Dockerfile"]
+        source = [s for s in project["tool"]["uv"]["sources"]["torch"] if s["extra"] == name]
+        if facts["index"] is None:
+            assert source == []
+        else:
+            index = {i["name"]: i for i in project["tool"]["uv"]["index"]}[source[0]["index"]]
+            assert index == {"name": index["name"], "url": facts["index"], "explicit": True}
+
+
+@pytest.mark.parametrize("slug", ["zq", LONG_SLUG])
+@pytest.mark.parametrize("manager", CHOICES["dependency_manager"])
+def test_ruff_finds_nothing_and_formats_nothing(bake, slug, manager):
+    """With a short and a long package name, and no repair before the check."""
+    project = bake(project_slug=slug, dependency_manager=manager, **HOSTILE)
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "."],
+            cwd=project,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("manager", CHOICES["dependency_manager"])
+def test_free_text_survives_exactly(bake, manager):
+    """Quotes, backslashes, newlines and any script: every file parses and shows them as typed."""
+    project = bake(dependency_manager=manager, project_slug="probe", **HOSTILE)
+    content = files(project)
+    for name, text in content.items():
+        if name not in ("README.md", "LICENSE"):
+            parse(name, text)
+    metadata = tomllib.loads(content["pyproject.toml"])["project"]
+    assert metadata["description"] == HOSTILE["description"]
+    assert metadata["authors"] == [{"name": HOSTILE["author_name"]}]
+    assert HOSTILE["author_name"] in content["LICENSE"]
+    assert HOSTILE["description"] in content["README.md"]
+
+
+def test_jinja_in_an_answer_does_no_harm(cookies, tmp_path):
+    """Stock cookiecutter renders it; nothing runs, and the project still parses."""
+    marker = tmp_path / "ran"
+    attack = f"{{{{ ''.__class__.__mro__[1].__subclasses__() | length }}}} $(touch {marker})"
+    result = cookies.bake(extra_context={"description": attack, "project_slug": "probe"})
+    assert not marker.exists()
+    if result.exit_code == 0:
+        for name, text in files(result.project_path).items():
+            parse(name, text)
+
+
+def test_the_project_has_the_files_of_the_contract(bake):
+    """What the README promises is there, and the licence is one file."""
+    content = files(bake(**TEXT_FREE))
+    assert set(content) >= {
+        ".dockerignore",
+        ".editorconfig",
+        ".env.example",
+        ".gitignore",
+        ".github/workflows/ci.yml",
+        ".github/actions/setup/action.yml",
+        ".pre-commit-config.yaml",
+        "Dockerfile",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "compose.gpu.yaml",
+        "compose.yaml",
+        "configs/baseline.yaml",
+        "configs/cifar10_resnet18.yaml",
+        "configs/smoke.yaml",
+        "docs/reproducibility.md",
+        "environment.mk",
+        "notebooks/explore_run.ipynb",
+        "requirements/cuda.txt",
+        "requirements/torch-cuda.txt",
+        "tests/test_reproducibility.py",
+        "train.py",
+    }
+
+
+@pytest.mark.parametrize("manager", CHOICES["dependency_manager"])
+def test_every_manager_has_every_verb(bake, manager):
+    """The Makefile and the manager's part of it define the verbs of the contract."""
+    content = files(bake(dependency_manager=manager, **TEXT_FREE))
+    rules = content["Makefile"] + content["environment.mk"]
+    verbs = "setup lock train verify test lint check doctor notebook mlflow docker up down upgrade"
+    missing = [v for v in (*verbs.split(), "clean") if not re.search(rf"^{v}:", rules, re.M)]
+    assert missing == []
+
+
+def test_sources_hold_no_jinja():
+    """The package is plain Python in the template too: linted unrendered, copied as it stands."""
+    package = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
+    sources = sorted(package.glob("*.py"))
+    assert len(sources) > 10
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        assert "cookiecutter" not in text
+        assert "{%" not in text
+
+
+def test_the_story_of_a_run_fits_a_page():
+    """`train.py` of the package stays under 200 lines, read top to bottom."""
+    package = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
+    assert len((package / "train.py").read_text(encoding="utf-8").splitlines()) < 200

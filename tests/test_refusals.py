@@ -1,0 +1,128 @@
+"""Answers that cannot become a project: one line each, nothing written, nothing touched."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def generate(folder: Path, *options: str, **answers: str) -> subprocess.CompletedProcess[str]:
+    """Run cookiecutter's command line in a folder of its own."""
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", *options]
+    command += ["--output-dir", str(folder), *(f"{k}={v}" for k, v in answers.items())]
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ)
+
+
+def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    lines = f"{done.stdout}\n{done.stderr}".splitlines()
+    return [line for line in lines if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize(
+    ("slug", "reason"),
+    [
+        ("", "cannot be a package name"),
+        ("..", "cannot be a package name"),
+        ("../escape", "cannot be a package name"),
+        ("a/b", "cannot be a package name"),
+        ("Upper", "cannot be a package name"),
+        ("9lives", "cannot be a package name"),
+        ("ends-", "cannot be a package name"),
+        ("x" * 65, "at most 64 characters"),
+        ('"; import os; "', "cannot be a package name"),
+        ("class", "is a Python keyword"),
+        ("true", "is a Python keyword"),
+        ("json", "is a module of Python's standard library"),
+        ("torch", "is the name of a dependency"),
+        ("scikit-learn", "is the name of a dependency"),
+        ("sklearn", "is the name of a dependency"),
+        ("requests", "is the name of a dependency"),
+        ("train", "is a file or folder of the project itself"),
+        ("con", "is a reserved file name on Windows"),
+    ],
+)
+def test_a_slug_that_cannot_be_a_package_is_refused(tmp_path, slug, reason):
+    """The line names the slug and what is wrong with it."""
+    done = generate(tmp_path / "out", project_slug=slug)
+    assert done.returncode != 0
+    assert len(errors(done)) == 1
+    assert reason in errors(done)[0]
+    assert slug.split('"')[0] in errors(done)[0]
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_a_python_that_the_stack_lacks_is_refused_with_what_fits(tmp_path):
+    """Both answers are named, and the Pythons that the stack has."""
+    done = generate(tmp_path / "out", stack="torch-2.7.1-cu118", python_version="3.14")
+    assert done.returncode != 0
+    assert len(errors(done)) == 1
+    for part in ("torch-2.7.1-cu118", "3.14", "3.11, 3.12, 3.13"):
+        assert part in errors(done)[0]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("question", ["stack", "dependency_manager", "python_version", "license"])
+def test_an_unknown_choice_is_refused_with_the_choices(tmp_path, question):
+    """Cookiecutter itself refuses it, before any hook: the last line names given and allowed."""
+    done = generate(tmp_path / "out", **{question: "no-such-thing"})
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"no-such-thing provided for choice variable {question}, but the choices are" in last
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_replayed_refusal_is_refused_too(tmp_path):
+    """A replay derives nothing, so the hook refuses before a file is written."""
+    replay = tmp_path / "replay.json"
+    assert generate(tmp_path / "good", project_slug="good").returncode == 0
+    saved = next(Path(os.environ["HOME"]).glob("replay/*.json")).read_text()
+    replay.write_text(saved.replace('"good"', '"class"'))
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--replay-file", str(replay)]
+    command += ["--output-dir", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert len(errors(done)) == 1
+    assert not (tmp_path / "out" / "class").exists()
+
+
+def test_all_problems_are_named_at_once(tmp_path):
+    """A user mends everything in one go."""
+    done = generate(
+        tmp_path / "out", project_slug="class", stack="torch-2.7.1-cpu", python_version="3.14"
+    )
+    assert len(errors(done)) == 2
+
+
+def test_an_existing_directory_is_untouched_by_a_refusal(tmp_path):
+    """Also with --overwrite-if-exists: not a byte, not a file."""
+    mine = tmp_path / "out" / "class" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    for options in ([], ["--overwrite-if-exists"]):
+        done = generate(tmp_path / "out", *options, project_slug="class")
+        assert done.returncode != 0
+        assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
+        assert mine.read_text() == "precious"
+
+
+def test_overwriting_a_directory_keeps_the_users_files(tmp_path):
+    """What the template does not bring stays: empty files and folders of the user's too."""
+    mine = tmp_path / "out" / "probe" / "src" / "probe" / "mine.py"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    done = generate(tmp_path / "out", "--overwrite-if-exists", project_slug="probe")
+    assert done.returncode == 0, done.stderr
+    assert mine.exists()
+    assert (mine.parent / "train.py").exists()
+
+
+def test_a_line_break_cannot_forge_a_second_error(tmp_path):
+    """Whatever is typed, a problem is one line."""
+    done = generate(tmp_path / "out", project_slug="a\nerror: b")
+    assert len(errors(done)) == 1

@@ -1,0 +1,64 @@
+"""Bake a project for this Python and its CPU environment, set it up, train, verify.
+
+python tools/demo.py STACK MANAGER           (`make demo` names both and makes the environment)
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from cookiecutter.main import cookiecutter
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import template_logic as logic  # noqa: E402  (the template's root is not a package)
+from tools import pytorch_index  # noqa: E402
+
+FOLDER = ROOT / "build" / "demo"
+
+
+def main(stack: str, manager: str) -> int:
+    """Run the demo; the exit code is the first failure's, or 0."""
+    answers = {
+        "project_name": "Demo",
+        "project_slug": "demo-project",
+        "dependency_manager": manager,
+        "stack": stack,
+        "python_version": ".".join(map(str, sys.version_info[:2])),
+    }
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    project = Path(
+        cookiecutter(
+            str(ROOT),
+            no_input=True,
+            output_dir=str(FOLDER),
+            extra_context=answers,
+            default_config=True,
+        )
+    )
+    shipped = logic.lock_is_shipped(answers)
+    verbs = [*([] if shipped else ["lock"]), "setup", "train", "verify"]
+    with local_torch(project, logic.stack(stack)["torch"], needed=not shipped):
+        command = ["make", *verbs, "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
+        print(" ".join(command), flush=True)
+        return subprocess.run(command, cwd=project, env=environment()).returncode
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment without what an outer make or project left in it."""
+    dropped = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def local_torch(project: Path, torch: str, *, needed: bool):
+    """Where pip is configured with a folder that has this torch, it stands in for the index."""
+    wheel = pytorch_index.find_wheel(torch) if needed else None
+    return pytorch_index.replace_index(project, wheel, torch) if wheel else nullcontext()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
