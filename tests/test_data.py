@@ -1,0 +1,215 @@
+"""The data is the only place of a pin, and everything that reads it agrees with it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CHOICES, QUESTIONS, ROOT
+
+import template_logic as logic
+
+DATA = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in (ROOT / "data").glob("*.json")
+}
+RELEASES = DATA["stacks"]["releases"]
+OVERLAYS = ROOT / "{{cookiecutter.project_slug}}" / "_overlays"
+
+
+def test_the_questions_are_those_of_the_contract():
+    """Names and order are fixed; private names are no questions."""
+    asked = [name for name in QUESTIONS if not name.startswith("_")]
+    assert asked == [
+        "project_name",
+        "project_slug",
+        "description",
+        "author_name",
+        "license",
+        "dependency_manager",
+        "stack",
+        "python_version",
+    ]
+    first = {name: answers[0] for name, answers in CHOICES.items()}
+    assert first == {
+        "license": "MIT",
+        "dependency_manager": "pip",
+        "stack": "torch-2.14.1-cu130",
+        "python_version": "3.12",
+    }
+
+
+def test_the_menu_and_the_readme_are_written_from_the_data():
+    """`tools/menu.py --check` finds nothing to write."""
+    done = subprocess.run([sys.executable, "tools/menu.py", "--check"], cwd=ROOT)
+    assert done.returncode == 0
+
+
+def test_every_stack_has_a_label_that_says_gpus_and_driver():
+    """A person chooses by what nvidia-smi shows."""
+    labels = QUESTIONS["__prompts__"]["stack"]
+    for name in CHOICES["stack"]:
+        if name.endswith("-cpu"):
+            assert "no GPU needed" in labels[name]
+        else:
+            assert re.search(r"CUDA \d+\.\d: \w+ to \w+, driver \d+ or newer$", labels[name])
+
+
+def test_managers_are_folders_rows_and_answers():
+    """Adding a manager is one folder, one row, one word; this names the one that is missing."""
+    folders = {path.name for path in (OVERLAYS / "dependency_manager").iterdir()}
+    assert folders == set(DATA["managers"]["managers"]) == set(CHOICES["dependency_manager"])
+    licences = {path.name for path in (OVERLAYS / "license").iterdir()}
+    assert licences == set(CHOICES["license"])
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda r: r["torch"])
+def test_a_row_is_complete_and_says_where_it_is_from(release):
+    """Facts carry their source and the day they were checked; Pythons are answers of the menu."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", release["torch"])
+    assert release["status"] in ("recommended", "supported", "retired")
+    assert set(release["python"]) <= set(CHOICES["python_version"])
+    assert release["pypi_default"] in release["variants"]
+    assert "cpu" in release["variants"]
+    assert release["source"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", release["checked"])
+    for variant in release["variants"]:
+        facts = DATA["stacks"]["accelerators"][variant]
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", facts["image_digest"])
+        assert facts["source"]
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda r: r["torch"])
+def test_a_shipped_lock_holds_the_pins_and_a_hash_for_everything(release):
+    """Every package of a lock is exact and hashed; torch is the row's, with its local tag."""
+    folder = ROOT / "data" / "locks" / "pip" / f"torch-{release['torch']}"
+    files = sorted(folder.glob("*.txt"))
+    assert {"torch-cuda.txt", "cuda.txt"} <= {path.name for path in files}
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        packages = re.split(r"\n(?=[a-z0-9])", text)
+        for package in packages:
+            if "==" in package:
+                assert "--hash=sha256:" in package, package.splitlines()[0]
+        pins = dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, re.MULTILINE))
+        if path.name == "torch-cuda.txt":
+            assert pins == {"torch": release["torch"]}
+        elif path.name == "torch-cpu.txt":
+            found = set(re.findall(r"^torch==(\S+)", text, re.MULTILINE))
+            assert found == {f"{release['torch']}+cpu", release["torch"]}
+        else:
+            assert pins["numpy"] == release["numpy"]
+            wanted = logic.pins("runtime", "dev")
+            assert {name: pins[name] for name in wanted} == wanted
+            cuda = [name for name in pins if name.startswith("nvidia-")]
+            assert bool(cuda) == (path.name == "cuda.txt")
+
+
+def test_no_pin_stands_outside_the_data():
+    """Template files take every version from `data/`; an exact version in one of them is a leak."""
+    versions = {release["torch"] for release in RELEASES}
+    for group in ("runtime", "dev", "notebook", "mlflow", "tools"):
+        versions |= set(DATA["packages"][group].values())
+    folders = [OVERLAYS.parent, ROOT / "templates"]
+    files = [p for folder in folders for p in folder.rglob("*") if p.is_file()]
+    for path in files:
+        # A measured result names what it was measured with.
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            exact = re.findall(r"==(\d+\.\d+(?:\.\d+)?)\b", line)
+            assert not set(exact) & versions, f"{path}: {line}"
+
+
+def test_a_new_release_is_one_row(tmp_path, monkeypatch):
+    """A made-up row appears in the menu with its label, pins and environments; no code changes."""
+    data = json.loads((ROOT / "data" / "stacks.json").read_text())
+    row = {**RELEASES[0], "torch": "9.9.9", "numpy": "9.0.0", "pypi_default": "cu130"}
+    data["releases"].insert(0, row)
+    (tmp_path / "data").mkdir()
+    for path in (ROOT / "data").glob("*.json"):
+        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "data" / "stacks.json").write_text(json.dumps(data))
+    monkeypatch.setattr(logic, "ROOT", tmp_path)
+    assert next(iter(logic.stack_names())) == "torch-9.9.9-cu130"
+    assert logic.stack_label("torch-9.9.9-cu130").startswith("PyTorch 9.9.9, CUDA 13.0: Turing")
+    stack = logic.stack("torch-9.9.9-cu126")
+    assert stack["accelerators"]["cuda"]["torch"] == "9.9.9+cu126"
+
+
+def retired(monkeypatch, tmp_path):
+    data = json.loads((ROOT / "data" / "stacks.json").read_text())
+    data["releases"][-1]["status"] = "retired"
+    (tmp_path / "data").mkdir()
+    for path in (ROOT / "data").glob("*.json"):
+        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "data" / "stacks.json").write_text(json.dumps(data))
+    monkeypatch.setattr(logic, "ROOT", tmp_path)
+
+
+def test_a_retired_row_is_refused_for_new_projects_and_mentioned_in_updates(monkeypatch, tmp_path):
+    """A project that chose it can still be updated; a new one is sent to the nearest row."""
+    retired(monkeypatch, tmp_path)
+    answers = {
+        "project_name": "x",
+        "project_slug": "probe",
+        "description": "x",
+        "author_name": "x",
+        "stack": "torch-2.7.1-cu126",
+        "python_version": "3.12",
+    }
+    assert logic.problems(answers) == [
+        "stack torch-2.7.1-cu126 is retired; the nearest supported one is torch-2.14.1-cu126"
+    ]
+    assert logic.warnings(answers) == []
+    updated = {**answers, "_commit": "0" * 40}
+    assert logic.problems(updated) == []
+    assert len(logic.warnings(updated)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain",
+        "'\"\\",
+        "a\nb\r\tc",
+        "\x00\x1f\x7f\x85",
+        "\u2028\u2029\ufeff\uffff",
+        "🎲 名前 é",
+        "#: %{}",
+    ],
+)
+def test_quoted_text_is_read_back_by_toml_yaml_and_json(text):
+    """One filter for all three formats."""
+    import tomllib
+
+    quoted = logic.quote(text)
+    assert "\n" not in quoted
+    assert json.loads(quoted) == text
+    assert yaml.safe_load(f"x: {quoted}") == {"x": text}
+    assert tomllib.loads(f"x = {quoted}") == {"x": text}
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Reproducible ML", "reproducible-ml"),
+        ("Étude №5 — my CNN!", "etude-no5-my-cnn"),
+        ("日本語", "ml-project"),
+        ("42 things", "things"),
+        ("", "ml-project"),
+        ("x" * 99, "x" * 40),
+    ],
+)
+def test_a_slug_is_derived_from_any_name(name, slug):
+    """What is left is always a name that `problems` takes."""
+    assert logic.slug(name) == slug
+    assert list(logic._slug_problems(logic.slug(name))) == []
+
+
+def test_the_locks_resolver_is_the_pinned_one():
+    """`make locks` runs the uv that data/packages.json names, from the template's own tools."""
+    pinned = DATA["packages"]["tools"]["uv"]
+    assert f"uv=={pinned}" in Path(ROOT / "requirements-dev.txt").read_text().split()

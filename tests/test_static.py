@@ -1,0 +1,97 @@
+"""Baked files are held against the schemas and linters of the tools that will read them."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CHOICES, ROOT, THIS_PYTHON
+
+BIN = Path(sys.executable).parent
+STACKS = ("torch-2.14.1-cu130", "torch-2.14.1-cu126", "torch-2.13.0-cpu", "torch-2.7.1-cu118")
+PAIRS = list(itertools.product(CHOICES["dependency_manager"], STACKS))
+
+
+def check(*command: object, cwd: Path = ROOT) -> None:
+    """Run a tool of the test environment; its complaint is the failure."""
+    done = subprocess.run(
+        [BIN / command[0], *map(str, command[1:])], cwd=cwd, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(("manager", "stack"), PAIRS)
+def test_the_tools_take_the_files(bake, manager, stack):
+    """Dockerfile, compose files, workflows, pyproject.toml."""
+    project = bake(dependency_manager=manager, stack=stack, project_slug="probe")
+    check("hadolint", "--failure-threshold", "warning", project / "Dockerfile")
+    compose = sorted(project.glob("compose*.yaml"))
+    check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose)
+    workflows = sorted(project.glob(".github/workflows/*.yml"))
+    check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    actions = sorted(project.glob(".github/actions/*/action.yml"))
+    check("check-jsonschema", "--builtin-schema", "vendor.github-actions", *actions)
+    # Low: it prefers a newer spelling of local actions, which older GitHub servers do not know.
+    check("zizmor", "--offline", "--quiet", "--min-severity", "medium", project / ".github")
+    check("validate-pyproject", project / "pyproject.toml")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_poetry_takes_its_project(bake, stack):
+    """`poetry check` finds no error; the lock is made by the user."""
+    project = bake(dependency_manager="poetry", stack=stack, project_slug="probe")
+    check("poetry", "check", cwd=project)
+
+
+@pytest.mark.parametrize("manager", CHOICES["dependency_manager"])
+def test_make_reads_every_verb(bake, manager):
+    """The Makefile parses, and `make help` explains each verb."""
+    project = bake(dependency_manager=manager, project_slug="probe")
+    done = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    explained = {line.split()[0] for line in done.stdout.splitlines()}
+    verbs = "setup lock train verify test lint check doctor notebook mlflow docker up down upgrade"
+    assert explained == {*verbs.split(), "clean", "help"}
+
+
+@pytest.mark.parametrize("manager", ["uv", "poetry", "conda", "pixi"])
+def test_a_missing_manager_is_named_with_the_way_to_get_it(bake, manager, tmp_path):
+    """One line, exit code not zero, nothing made."""
+    project = bake(dependency_manager=manager, project_slug="probe")
+    lock = {"conda": "cuda.conda-lock.yml"}.get(manager, f"{manager}.lock")
+    (project / lock).write_text("made up\n")
+    for name in ("make", "sh", "env", "git", "id", "test", "awk"):
+        if shutil.which(name):
+            (tmp_path / name).symlink_to(shutil.which(name))
+    environ = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(
+        ["make", "setup"], cwd=project, env=environ, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "not found: install it" in errors[0]
+
+
+def test_an_environment_without_a_lock_is_not_made(bake):
+    """`make setup` says which file is missing and which command makes it."""
+    project = bake(stack="torch-2.14.1-cu126", project_slug="probe")
+    command = ["make", "setup", "ACCELERATOR=cuda", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "is missing: this environment is not locked yet; run make lock" in done.stderr
+    assert not (project / ".venv").exists()
+
+
+def test_another_python_is_refused_before_anything_is_made(bake):
+    """The line names the version that was asked for and the one that was found."""
+    other = next(v for v in CHOICES["python_version"] if v != THIS_PYTHON)
+    project = bake(stack="torch-2.13.0-cpu", python_version=other, project_slug="probe")
+    command = ["make", "setup", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"error: this project needs Python {other}" in done.stderr
+    assert not (project / ".venv").exists()
