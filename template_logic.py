@@ -68,8 +68,8 @@ def quote(text):
 
 
 def one_line(text):
-    """Text with every run of white space and control characters as one space, for headings."""
-    return " ".join("".join(c if _plain(c) else " " for c in str(text)).split())
+    """Text with line breaks as spaces: headings, and metadata that may not hold any."""
+    return " ".join(str(text).splitlines())
 
 
 def _plain(char):
