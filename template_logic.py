@@ -9,6 +9,7 @@ import json
 import keyword
 import re
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 from cookiecutter.exceptions import FailedHookException
@@ -160,14 +161,17 @@ def cutoff():
 
 def lock(manager_name, stack_name, file):
     """The lock file that the template ships for this answer, or nothing."""
+    path = _lock_path(manager_name, stack_name, file)
+    return path.read_text(encoding="utf-8").rstrip("\n") if path else ""
+
+
+def _lock_path(manager_name, stack_name, file):
     release, variant = stack_names().get(stack_name, ({"torch": ""}, ""))
     if file.endswith("cuda.txt") and variant != release.get("pypi_default"):
-        return ""
+        return None
     folder = ROOT / "data" / "locks" / manager_name
-    for path in (folder / f"torch-{release['torch']}" / file, folder / file):
-        if path.is_file():
-            return path.read_text(encoding="utf-8").rstrip("\n")
-    return ""
+    paths = (folder / f"torch-{release['torch']}" / file, folder / file)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def conda_name(name):
@@ -233,7 +237,15 @@ def _generations(release, variant):
 
 
 def _data(name):
-    return json.loads((ROOT / "data" / f"{name}.json").read_text(encoding="utf-8"))
+    path = ROOT / "data" / f"{name}.json"
+    state = path.stat()
+    return _parsed(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _parsed(path, _mtime_ns, _size):
+    # Keyed by the file's state: `cruft update` changes it under a module that stays imported.
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # --- decisions -------------------------------------------------------------------------------
@@ -274,7 +286,7 @@ def lock_is_shipped(answers):
     row = stack(answers["stack"])
     name, accelerator = answers["dependency_manager"], row["default_accelerator"]
     files = [f.format(accelerator=accelerator) for f in manager(name)["shipped_locks"]]
-    return bool(files) and all(lock(name, answers["stack"], file) for file in files)
+    return bool(files) and all(_lock_path(name, answers["stack"], file) for file in files)
 
 
 def _answer_problems(answers):

@@ -1,5 +1,6 @@
 """Every answer gives a project that parses, is clean, and has what its answers ask for."""
 
+import fnmatch
 import itertools
 import json
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CHOICES, HOSTILE, ROOT
+from conftest import CHOICES, HOSTILE, QUESTIONS, ROOT
 
 import template_logic as logic
 
@@ -200,6 +201,17 @@ def test_sources_hold_no_jinja():
         text = path.read_text(encoding="utf-8")
         assert "cookiecutter" not in text
         assert "{%" not in text
+
+
+def test_what_is_copied_holds_no_tag_and_what_is_rendered_holds_one():
+    """A file without tags is copied as it stands; one with tags is not on the list of copies."""
+    folder = ROOT / "{{cookiecutter.project_slug}}"
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(ROOT).as_posix()
+        copied = any(fnmatch.fnmatch(name, p) for p in QUESTIONS["_copy_without_render"])
+        tagged = re.search(r"\{\{ |\{%", re.sub(r"\$\{\{", "", path.read_text(encoding="utf-8")))
+        plain_python = name.endswith("/tests/test_reproducibility.py")  # imports from conftest only
+        assert copied != bool(tagged) or plain_python, name
 
 
 def test_the_story_of_a_run_fits_a_page():
