@@ -1,7 +1,6 @@
 """Baked files are held against the schemas and linters of the tools that will read them."""
 
 import itertools
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import CHOICES, ROOT, THIS_PYTHON
+
+from tools import demo
 
 BIN = Path(sys.executable).parent
 STACKS = ("torch-2.14.1-cu130", "torch-2.14.1-cu126", "torch-2.13.0-cpu", "torch-2.7.1-cu118")
@@ -21,6 +22,14 @@ def check(*command: object, cwd: Path = ROOT) -> None:
         [BIN / command[0], *map(str, command[1:])], cwd=cwd, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def make(project: Path, *arguments: str, env: dict[str, str] | None = None):
+    """Run make as from a shell of its own, whatever make or test started this process."""
+    environ = {**demo.environment(), **(env or {})}
+    return subprocess.run(
+        ["make", *arguments], cwd=project, env=environ, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize(("manager", "stack"), PAIRS)
@@ -50,7 +59,7 @@ def test_poetry_takes_its_project(bake, stack):
 def test_make_reads_every_verb(bake, manager):
     """The Makefile parses, and `make help` explains each verb."""
     project = bake(dependency_manager=manager, project_slug="probe")
-    done = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True)
+    done = make(project, "help")
     assert done.returncode == 0, done.stderr
     explained = {line.split()[0] for line in done.stdout.splitlines()}
     verbs = "setup lock train verify test lint check doctor notebook mlflow docker up down upgrade"
@@ -66,10 +75,8 @@ def test_a_missing_manager_is_named_with_the_way_to_get_it(bake, manager, tmp_pa
     for name in ("make", "sh", "env", "git", "id", "test", "awk"):
         if shutil.which(name):
             (tmp_path / name).symlink_to(shutil.which(name))
-    environ = {**os.environ, "PATH": str(tmp_path)}
-    done = subprocess.run(
-        ["make", "setup"], cwd=project, env=environ, capture_output=True, text=True
-    )
+    environ = {"PATH": str(tmp_path)}
+    done = make(project, "setup", env=environ)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -79,8 +86,7 @@ def test_a_missing_manager_is_named_with_the_way_to_get_it(bake, manager, tmp_pa
 def test_an_environment_without_a_lock_is_not_made(bake):
     """`make setup` says which file is missing and which command makes it."""
     project = bake(stack="torch-2.14.1-cu126", project_slug="probe")
-    command = ["make", "setup", "ACCELERATOR=cuda", f"PYTHON={sys.executable}"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    done = make(project, "setup", "ACCELERATOR=cuda", f"PYTHON={sys.executable}")
     assert done.returncode != 0
     assert "is missing: this environment is not locked yet; run make lock" in done.stderr
     assert not (project / ".venv").exists()
@@ -90,8 +96,7 @@ def test_another_python_is_refused_before_anything_is_made(bake):
     """The line names the version that was asked for and the one that was found."""
     other = next(v for v in CHOICES["python_version"] if v != THIS_PYTHON)
     project = bake(stack="torch-2.13.0-cpu", python_version=other, project_slug="probe")
-    command = ["make", "setup", f"PYTHON={sys.executable}"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    done = make(project, "setup", f"PYTHON={sys.executable}")
     assert done.returncode != 0
     assert f"error: this project needs Python {other}" in done.stderr
     assert not (project / ".venv").exists()
