@@ -6,7 +6,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
 LAYERS = [
-    {"config"},
+    {"config", "interrupt"},
     {"environment", "manifest", "record", "seeding", "cifar", "optim", "model", "checkpoint"},
     {"order", "compare", "progress", "tracking", "doctor"},
     {"data", "verify"},

@@ -19,9 +19,10 @@ from {{ cookiecutter.__package }}.record import weights_file_sha256
 CPU = torch.device("cpu")
 
 
-def state(step: int) -> dict:
+def state(step: int, best: int = 0) -> dict:
     return {
         "step": step,
+        "best": {"step": best, "val_accuracy": 0.5},
         "model": {"weight": torch.full((3,), float(step))},
         "optimizer": {"lr": 0.1},
     }
@@ -36,6 +37,14 @@ def test_only_the_newest_stay(tmp_path):
         "step-00000010.pt",
     ]
     assert load_latest(tmp_path, CPU)["step"] == 10
+
+
+def test_the_best_stays_however_old_it_is(tmp_path):
+    """The checkpoint of the best epoch outlives the newest."""
+    for step in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, state(step, best=1), keep=2)
+    names = [path.name for path in list_checkpoints(tmp_path)]
+    assert names == ["step-00000001.pt", "step-00000003.pt", "step-00000004.pt"]
 
 
 def test_an_interrupted_write_leaves_the_one_before(tmp_path, monkeypatch):

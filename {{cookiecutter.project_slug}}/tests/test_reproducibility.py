@@ -100,6 +100,29 @@ def test_a_killed_run_resumes_to_the_same_bits(runs, tmp_path, kill_after, num_w
     assert bits(run_dir) == bits(runs[0, "1"])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once on Windows")
+def test_a_terminated_run_saves_first_and_resumes_to_the_same_bits(runs, tmp_path):
+    """SIGTERM: a checkpoint of the last whole step, exit code 143, and nothing lost."""
+    run_dir = tmp_path / "run"
+    start = command("train", "--config", SMOKE, "--run-dir", run_dir, "data.num_workers=1")
+    process = subprocess.Popen(
+        start, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    steps = run_dir / "steps.jsonl"
+    while not steps.exists() or not steps.read_bytes():
+        assert process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGTERM)  # a cluster signals the loader processes too
+    _, message = process.communicate()
+    assert process.returncode == 143, message.decode()
+    done = len(steps.read_text().splitlines())
+    assert f"stopped after step {done}".encode() in message
+    assert (run_dir / "checkpoints" / f"step-{done:08d}.pt").exists()
+    resumed = run("train", "--resume", run_dir)
+    assert resumed.returncode == 0, resumed.stderr
+    assert bits(run_dir) == bits(runs[0, "1"])
+
+
 def test_evaluation_and_checkpoints_do_not_move_training(runs, tmp_path):
     """Another checkpoint cadence gives the same steps and weights."""
     run_dir = train(tmp_path / "run", "training.checkpoint_every=1")

@@ -68,7 +68,31 @@ def test_resuming_with_another_config_is_refused_with_the_difference(smoke_run):
     """The keys that changed are named with both values."""
     done = run("train", "--resume", smoke_run, "training.learning_rate=0.5")
     assert done.returncode == 2
-    assert "training.learning_rate was 0.01, now 0.5" in done.stderr
+    assert "config training.learning_rate was 0.01, now 0.5" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("layer", "change"),
+    [
+        ("code", lambda m: m["code"].update(commit="0" * 40)),
+        ("data", lambda m: m["data"].update(sha256="0" * 64)),
+    ],
+)
+def test_resuming_on_other_code_or_data_needs_a_flag_and_is_recorded(
+    smoke_run, tmp_path, layer, change
+):
+    """Refused with the difference; with the flag it goes on, and the manifest says so."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    change(manifest)
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    refused = run("train", "--resume", run_dir)
+    assert refused.returncode == 2
+    assert f"began with something else: {layer}" in refused.stderr
+    allowed = run("train", "--resume", run_dir, "--allow-changes")
+    assert allowed.returncode == 0, allowed.stderr
+    resumes = json.loads((run_dir / "manifest.json").read_text())["resumes"]
+    assert any(text.startswith(layer) for text in resumes[-1]["changes"])
 
 
 @pytest.mark.parametrize("command", ["verify", "compare"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .config import Config, load_config
 from .environment import load_env_file, resolve, restart_with, wanted_environment
+from .interrupt import Interrupted
 from .manifest import MANIFEST, read_manifest
 
 BAD_INPUT = 2
@@ -38,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_whole_number, help="overrides the seed of the config")
     train.add_argument("--run-dir", type=Path, help="directory of the new run")
     train.add_argument("--resume", type=Path, metavar="RUN", help="run directory to continue")
+    train.add_argument(
+        "--allow-changes", action="store_true", help="resume with other code, data or config"
+    )
+    # For `verify --segments`, which executes a stretch of a run.
+    train.add_argument("--stop-at", type=_whole_number, help=argparse.SUPPRESS)
     train.add_argument("overrides", nargs="*", metavar="section.key=value")
     train.set_defaults(run=_train)
 
@@ -63,8 +69,17 @@ def _train(options: argparse.Namespace) -> int:
     restart_with(wanted_environment(config, os.environ))
     from .train import train_model
 
-    resume = options.resume is not None
-    result = train_model(config, run_dir=options.resume or options.run_dir, resume=resume)
+    try:
+        result = train_model(
+            config,
+            run_dir=options.resume or options.run_dir,
+            resume=options.resume is not None,
+            allow_changes=options.allow_changes,
+            stop_at=options.stop_at,
+        )
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     print(f"run: {result.run_dir}")
     return 0
 

@@ -15,13 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
-    """Write `folder/step-XXXXXXXX.pt` for `state["step"]`, then drop all but the `keep` newest.
+    """Write `folder/step-XXXXXXXX.pt` for `state["step"]`; keep it, the best, the `keep` newest.
 
     The file is written under another name, flushed to the disk and renamed: at any instant a
     kill leaves either the whole new checkpoint or the one before it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{state['step']:08d}.pt"
+    path = checkpoint_path(folder, state["step"])
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         torch.save({"digest": digest(state), "state": state}, file)
@@ -29,8 +29,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         os.fsync(file.fileno())
     partial.replace(path)
     for old in list_checkpoints(folder)[:-keep]:
-        old.unlink()
+        if old != checkpoint_path(folder, state["best"]["step"]):
+            old.unlink()
     return path
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The checkpoint of a step; names sort by step."""
+    return folder / f"step-{step:08d}.pt"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

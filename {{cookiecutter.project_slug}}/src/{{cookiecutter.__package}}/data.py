@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .cifar import load_cifar10
 from .config import Data
+from .interrupt import ignore_stop_signals
 from .order import BatchSampler
 from .seeding import derive, sample_rng, seed_worker
 
@@ -86,11 +87,16 @@ def build_loader(train: Split, config: Data, sampler: BatchSampler) -> DataLoade
         batch_sampler=sampler,
         num_workers=config.num_workers,
         prefetch_factor=config.prefetch_factor if config.num_workers else None,
-        worker_init_fn=seed_worker,
+        worker_init_fn=_start_worker,
         # Without a generator of its own, each iterator would draw from torch's global stream.
         generator=torch.Generator().manual_seed(derive(sampler.seed, "loader", sampler.start)),
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _start_worker(worker_id: int) -> None:
+    seed_worker(worker_id)
+    ignore_stop_signals()
 
 
 def augment(image: np.ndarray, config: Data, rng: np.random.Generator) -> np.ndarray:

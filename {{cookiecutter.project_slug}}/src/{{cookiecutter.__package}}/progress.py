@@ -32,5 +32,8 @@ class Progress:
         else:
             _log.info(text)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self._bar.close()

@@ -66,7 +66,10 @@ class Recorder:
             csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
         return row
 
-    def close(self) -> None:
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
 

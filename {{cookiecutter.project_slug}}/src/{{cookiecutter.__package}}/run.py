@@ -31,74 +31,69 @@ def new_run_id(config: Config) -> str:
     return f"{now:%Y%m%d-%H%M%S-%f}-{config.experiment_name}-seed{config.seed}"
 
 
-def open_run_dir(run_dir: Path, config: Config, *, resume: bool) -> Path:
-    """Make the directory of a new run, or check that `config` may continue the one that is there.
+def open_run_dir(run_dir: Path, *, resume: bool) -> None:
+    """Make the directory of a new run, or check that there is one to continue.
 
     Raises:
-        ValueError: a new run's directory is not empty, or the run to resume is another one.
+        ValueError: a new run's directory is not empty or cannot be made; nothing to resume.
     """
     if resume:
-        recorded = flatten(read_manifest(run_dir)["config"])
-        given = flatten(to_dict(config))
-        changed = [
-            f"{key} was {recorded.get(key)!r}, now {given.get(key)!r}"
-            for key in sorted(recorded.keys() | given.keys())
-            if recorded.get(key) != given.get(key) and not key.startswith(INERT_KEYS)
-        ]
-        if changed:
-            raise ValueError(f"{run_dir} ran with another configuration: {'; '.join(changed)}")
-        return run_dir
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        read_manifest(run_dir)
+    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise ValueError(f"run directory {run_dir} is not empty; choose another or resume it")
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}") from None
-    return run_dir
+    else:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}") from None
 
 
 def start_manifest(
-    run_dir: Path, config: Config, data: ImageData, *, start: int, num_steps: int
+    run_dir: Path,
+    config: Config,
+    data: ImageData,
+    *,
+    start: int,
+    num_steps: int,
+    allow_changes: bool,
 ) -> dict[str, Any]:
-    """Write the manifest before the first step and return it; a resume keeps the first one.
+    """Write the manifest before the first step and return it; a resume keeps what it says.
 
     Raises:
-        ValueError: a resumed run was started on other data.
+        ValueError: a run is resumed with other code, data or configuration than it began with.
     """
-    data_facts = {
-        "name": data.name,
-        "num_samples": data.num_samples,
-        "sha256": data.sha256(),
-    }
     root = find_project_root()
-    code = describe_code(root)
+    facts = {
+        "config": to_dict(config),
+        "code": describe_code(root),
+        "data": {"name": data.name, "num_samples": data.num_samples, "sha256": data.sha256()},
+    }
     if (run_dir / MANIFEST).exists():
         manifest = read_manifest(run_dir)
-        if manifest["data"] != data_facts:
+        changes = _changes(manifest, facts)
+        if changes and not allow_changes:
             raise ValueError(
-                f"{run_dir} ran on other data: was {manifest['data']}, now {data_facts}"
+                f"{run_dir} began with something else: {'; '.join(changes)}; "
+                "--allow-changes goes on all the same and records it"
             )
-        resumes = [
-            *manifest.get("resumes", []),
-            {"step": start, "command": command_line(), "code": code},
-        ]
-        manifest = {**manifest, "resumes": resumes}
+        resume = {"step": start, "command": command_line(), "changes": changes}
+        manifest = {**manifest, "resumes": [*manifest.get("resumes", []), resume]}
+        if changes:
+            manifest |= facts | {"config_sha256": config_sha256(facts["config"])}
     else:
-        settings = to_dict(config)
         manifest = {
             "schema": SCHEMA,
             "run_id": run_dir.name,
             "command": command_line(),
             "seed": config.seed,
-            "config": settings,
-            "config_sha256": config_sha256(settings),
-            "code": code,
-            "data": data_facts,
+            **facts,
+            "config_sha256": config_sha256(facts["config"]),
             "environment": describe_environment(root),
             "hardware": describe_hardware(_accelerator()),
             "determinism": read_determinism(),
             "results": {
                 "metrics": {},
+                "best": None,
                 "weights_sha256": None,
                 "num_steps": num_steps,
                 "completed": False,
@@ -110,16 +105,36 @@ def start_manifest(
 
 
 def finish_manifest(
-    run_dir: Path, manifest: dict[str, Any], *, metrics: dict[str, float], weights_sha256: str
+    run_dir: Path,
+    manifest: dict[str, Any],
+    metrics: dict[str, float],
+    *,
+    weights_sha256: str,
+    best: dict[str, Any],
 ) -> None:
     """Write the manifest again, with what the run came to."""
     results = {
         **manifest["results"],
         "metrics": metrics,
+        "best": best,
         "weights_sha256": weights_sha256,
         "completed": True,
     }
     write_manifest(run_dir, {**manifest, "results": results})
+
+
+def _changes(manifest: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    """What differs between a recorded run and this process, key by key, but for inert keys."""
+    changes = []
+    for layer, now in facts.items():
+        before, after = flatten(manifest[layer]), flatten(now)
+        changes += [
+            f"{layer} {key} was {before.get(key)!r}, now {after.get(key)!r}"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key)
+            and not (layer == "config" and key.startswith(INERT_KEYS))
+        ]
+    return changes
 
 
 def _accelerator() -> dict[str, Any]:

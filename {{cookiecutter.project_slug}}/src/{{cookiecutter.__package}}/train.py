@@ -16,6 +16,7 @@ from .checkpoint import load_latest, restore, save_checkpoint, save_weights
 from .config import Config, config_from_dict, load_config
 from .data import Split, build_loader, load_data
 from .environment import resolve
+from .interrupt import Interrupted, StopRequest
 from .model import build_model
 from .optim import build_optimizer, learning_rate, resolve_device
 from .order import BatchSampler
@@ -43,14 +44,19 @@ def train_model(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
+    stop_at: int | None = None,
 ) -> TrainResult:
     """Train, evaluate and record one run.
 
     `config` may also be nested mappings or the path of a YAML file. `run_dir` names the run's
-    directory, new or empty, unless `resume` continues the run there from its last checkpoint.
+    directory, new or empty, unless `resume` continues the run there from its last checkpoint;
+    `allow_changes` lets it go on with other code, data or configuration than it began with.
+    `stop_at` ends the run after that step, as SIGTERM does at any.
 
     Raises:
         ValueError: the configuration, the data or the run directory is not usable.
+        Interrupted: the run was asked to stop; a checkpoint of its last step is written.
     """
     config = _as_config(config)
     paths, tracking = resolve(config, os.environ)
@@ -62,10 +68,11 @@ def train_model(
 
     # --- data ---------------------------------------------------------------------------------
     data = load_data(config.data, Path(paths.data_dir))
-    run_dir = open_run_dir(run_dir, config, resume=resume)
+    open_run_dir(run_dir, resume=resume)
     checkpoints = run_dir / CHECKPOINTS
     state = load_latest(checkpoints, device) if resume else None
     start = state["step"] if state else 0
+    best = state["best"] if state else {"step": 0, "val_accuracy": -1.0}
     batch_size, num_epochs = config.training.global_batch_size, config.training.num_epochs
     sampler = BatchSampler(
         len(data.train), batch_size, seed=config.seed, num_epochs=num_epochs, start=start
@@ -83,48 +90,62 @@ def train_model(
         restore(state, model, optimizer)
 
     # --- record: what this run is made of, on disk before its first step ----------------------
-    manifest = start_manifest(run_dir, config, data, start=start, num_steps=num_steps)
+    manifest = start_manifest(
+        run_dir, config, data, start=start, num_steps=num_steps, allow_changes=allow_changes
+    )
     recorder = Recorder(run_dir, resume_step=start)
     tracker = build_tracker(tracking.mlflow_uri, config, run_dir.name)
     progress = Progress(num_steps, start=start)
 
     # --- loop: one iterator over all epochs; `step` counts from 0, records and files from 1 ---
     model.train()
-    for step, (images, labels) in enumerate(loader, start=start):
-        epoch, done = step // steps_per_epoch, step + 1
-        seed_step(config.seed, step)
-        lr = learning_rate(
-            step, steps_per_epoch=steps_per_epoch, num_steps=num_steps, config=config.training
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.training.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = clip_grad_norm_(model.parameters(), config.training.max_grad_norm)
-        optimizer.step()
-
-        # `.item()` waits for the GPU: the price of an exact record of every step.
-        recorder.step(Step(done, epoch, loss.item(), grad_norm.item()))
-        progress.step()
-        if done % steps_per_epoch == 0:
-            val_loss, val_accuracy = evaluate(model, data.val, batch_size, device)
-            row = recorder.epoch(
-                epoch=epoch,
-                step=done,
-                num_steps=steps_per_epoch,
-                metrics={"learning_rate": lr, "val_loss": val_loss, "val_accuracy": val_accuracy},
+    with recorder, progress, StopRequest() as stop:
+        for step, (images, labels) in enumerate(loader, start=start):
+            epoch, done = step // steps_per_epoch, step + 1
+            seed_step(config.seed, step)
+            lr = learning_rate(
+                step, steps_per_epoch=steps_per_epoch, num_steps=num_steps, config=config.training
             )
-            progress.epoch(row, num_epochs)
-            tracker.metrics(row, step=done)
-        if done % config.training.checkpoint_every == 0 or done == num_steps:
-            state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
-    recorder.close()
-    progress.close()
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            images = images.to(device, non_blocking=True)
+            labels = labels.to(device, non_blocking=True)
+            loss = F.cross_entropy(
+                model(images), labels, label_smoothing=config.training.label_smoothing
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            grad_norm = clip_grad_norm_(model.parameters(), config.training.max_grad_norm)
+            optimizer.step()
+
+            # `.item()` waits for the GPU: the price of an exact record of every step.
+            recorder.step(Step(done, epoch, loss.item(), grad_norm.item()))
+            progress.step()
+            is_best = False
+            if done % steps_per_epoch == 0:
+                val_loss, val_accuracy = evaluate(model, data.val, batch_size, device)
+                metrics = {"learning_rate": lr, "val_loss": val_loss, "val_accuracy": val_accuracy}
+                row = recorder.epoch(
+                    epoch=epoch, step=done, num_steps=steps_per_epoch, metrics=metrics
+                )
+                progress.epoch(row, num_epochs)
+                tracker.metrics(row, step=done)
+                is_best = val_accuracy > best["val_accuracy"]  # on a tie the earlier one stays
+                if is_best:
+                    best = {"step": done, "val_accuracy": val_accuracy}
+            stopping = stop.requested or done == stop_at
+            if (
+                is_best
+                or stopping
+                or done % config.training.checkpoint_every == 0
+                or done == num_steps
+            ):
+                state = {"step": done, "best": best}
+                state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
+            if stopping and done < num_steps:
+                raise Interrupted(run_dir, done, stop.signal_number)
 
     # --- results: final weights, test metrics, curves, and the manifest that names them -------
     test_loss, test_accuracy = evaluate(model, data.test, batch_size, device)
@@ -132,7 +153,7 @@ def train_model(
     _log.info("test_loss %.4f  test_accuracy %.4f", test_loss, test_accuracy)
     weights_sha256 = save_weights(run_dir / WEIGHTS, model)
     plot_curves(run_dir)
-    finish_manifest(run_dir, manifest, metrics=metrics, weights_sha256=weights_sha256)
+    finish_manifest(run_dir, manifest, metrics, weights_sha256=weights_sha256, best=best)
     tracker.metrics(metrics, step=num_steps)
     tracker.finish(run_dir)
     return TrainResult(test_loss, test_accuracy, weights_sha256, run_dir)
