@@ -6,7 +6,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
 LAYERS = [
-    {"config", "interrupt"},
+    {"config", "interrupt", "report"},
     {"environment", "manifest", "record", "seeding", "cifar", "optim", "model", "checkpoint"},
     {"order", "compare", "progress", "tracking", "doctor"},
     {"data", "verify"},
@@ -14,7 +14,16 @@ LAYERS = [
     {"train"},
     {"__main__"},
 ]
-WITHOUT_TORCH = {"config", "environment", "manifest", "record", "compare", "doctor", "verify"}
+WITHOUT_TORCH = {
+    "config",
+    "environment",
+    "manifest",
+    "record",
+    "compare",
+    "doctor",
+    "verify",
+    "report",
+}
 HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "mlflow", "scipy"}
 
 

@@ -136,6 +136,31 @@ def test_verify_says_identical(runs):
     assert done.stdout.splitlines()[-1] == "IDENTICAL"
 
 
+def test_verify_executes_single_segments(runs, tmp_path):
+    """Stretches between checkpoints, chosen by a seed, give the same steps and the same state."""
+    run_dir = train(tmp_path / "run", "training.checkpoint_every=5", "training.keep_checkpoints=9")
+    done = run("verify", run_dir, "--segments", 2, "--seed", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("  equal") == 2
+    assert done.stdout.splitlines()[-1] == "IDENTICAL"
+    summary = json.loads((run_dir / "verify.json").read_text())
+    assert summary["identical"] is True
+    assert all(0 < s["end"] - s["start"] <= 5 for s in summary["segments"])
+    assert "<polyline" in (run_dir / "verify.html").read_text()
+
+
+def test_a_segment_with_a_forged_step_is_found(runs, tmp_path):
+    """One changed loss in the record: exit code 1, and the step is named."""
+    arguments = ("training.checkpoint_every=6", "training.keep_checkpoints=9")
+    run_dir = train(tmp_path / "run", *arguments)
+    lines = (run_dir / "steps.jsonl").read_text().splitlines()
+    lines[13] = lines[13].replace('"grad_norm": "0x1.', '"grad_norm": "0x1.0')
+    (run_dir / "steps.jsonl").write_text("\n".join(lines) + "\n")
+    done = run("verify", run_dir, "--segments", 99)
+    assert done.returncode == 1
+    assert "first differs at step 14, in grad_norm" in done.stdout
+
+
 def test_verify_names_the_first_step_that_differs(tmp_path, runs):
     """A run whose record was made with another seed is not confirmed: the first step is named."""
     source, forged = runs[0, "1"], tmp_path / "forged"

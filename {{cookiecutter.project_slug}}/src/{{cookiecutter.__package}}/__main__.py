@@ -49,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", help="execute a run again and compare every bit")
     verify.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
+    verify.add_argument(
+        "--segments", type=_whole_number, metavar="N", help="only N stretches between checkpoints"
+    )
+    verify.add_argument("--seed", type=_whole_number, default=0, help="chooses the segments")
     verify.set_defaults(run=_verify)
 
     compare = commands.add_parser("compare", help="say where two runs part, and why")
@@ -99,7 +103,8 @@ def _train_config(options: argparse.Namespace) -> Config:
 def _verify(options: argparse.Namespace) -> int:
     from .verify import verify
 
-    return verify(options.run_dir or _newest_run())
+    run_dir = options.run_dir or _newest_run()
+    return verify(run_dir, num_segments=options.segments, seed=options.seed)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -81,6 +81,15 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
+def checkpoint_digest(path: Path) -> str:
+    """The digest of a checkpoint's state, recomputed from the file.
+
+    Raises:
+        ValueError: as `load_checkpoint`.
+    """
+    return digest(load_checkpoint(path, torch.device("cpu")))
+
+
 def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a loaded state into `model` and `optimizer`, and check that it arrived there.
 

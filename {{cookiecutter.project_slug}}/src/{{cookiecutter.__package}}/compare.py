@@ -23,6 +23,10 @@ class Divergence:
     a: Any
     b: Any
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; numbers as text that reads back exactly."""
+        return {"step": self.step, "quantity": self.quantity, "a": repr(self.a), "b": repr(self.b)}
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -100,45 +104,38 @@ def causes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Cause]:
 def compare(run_a: Path, run_b: Path, *, as_json: bool) -> int:
     """Print the comparison of two runs; 0 when they are the same, 1 when they differ."""
     result = compare_runs(run_a, run_b)
-    print(json.dumps(_to_json(result)) if as_json else "\n".join(report(result)))
+    if as_json:
+        divergence = result.divergence
+        summary = {
+            "identical": result.identical,
+            "first_divergence": divergence.to_json() if divergence else None,
+            "causes": [asdict(cause) for cause in result.causes],
+        }
+        print(json.dumps(summary))
+    else:
+        if not result.identical and not result.divergence:
+            what = "metrics" if result.weights_equal else "final weights"
+            print(f"every step is equal, but the {what} differ")
+        print("\n".join(explain(result.divergence, result.causes, identical=result.identical)))
+        print("IDENTICAL" if result.identical else "DIFFERENT")
     return 0 if result.identical else 1
 
 
-def report(result: Comparison) -> Iterator[str]:
-    """The comparison in words, a line at a time."""
-    divergence = result.divergence
+def explain(divergence: Divergence | None, found: list[Cause], *, identical: bool) -> Iterator[str]:
+    """Where two runs part and what differs between them, a line at a time."""
     if divergence:
         yield (
             f"first differs at step {divergence.step}, in {divergence.quantity}: "
             f"{divergence.a!r} against {divergence.b!r}"
         )
-    elif not result.weights_equal:
-        yield "every step is equal, but the final weights differ"
-    elif not result.metrics_equal:
-        yield "every step and the final weights are equal, but the metrics differ"
-    for cause in result.causes:
+    for cause in found:
         yield f"{cause.layer}: {cause.key} was {cause.a!r}, is {cause.b!r}"
-    if not result.identical and not result.causes:
-        yield (
-            "nothing that was recorded differs; what is known to do this: an operation without a "
-            "deterministic implementation, a race between threads, code outside version control"
-        )
-    yield "IDENTICAL" if result.identical else "DIFFERENT"
-
-
-def _to_json(result: Comparison) -> dict[str, Any]:
-    divergence = result.divergence
-    return {
-        "identical": result.identical,
-        "first_divergence": divergence
-        and {
-            "step": divergence.step,
-            "quantity": divergence.quantity,
-            "a": repr(divergence.a),
-            "b": repr(divergence.b),
-        },
-        "causes": [asdict(cause) for cause in result.causes],
-    }
+    if not found:
+        yield "no recorded fact differs"
+    if not identical and not found:
+        yield "known to do this: an operation without a deterministic implementation;"
+        yield "  a race between threads; code outside version control;"
+        yield "  another path inside BLAS or cuDNN for the same version and hardware"
 
 
 def _flat(facts: Any, name: str) -> dict[str, Any]:

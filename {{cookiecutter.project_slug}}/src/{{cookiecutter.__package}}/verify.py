@@ -1,52 +1,178 @@
-"""Execute a run again from its manifest, in a fresh process, and compare every step and weight."""
+"""Execute a run again, or random stretches of it, in fresh processes and compare every bit."""
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from .compare import compare_runs, report
-from .config import config_from_dict, config_sha256, to_yaml
+from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
+from .config import config_from_dict, config_sha256, flatten, to_yaml
 from .manifest import read_manifest
-from .record import WEIGHTS, weights_file_sha256
+from .record import METRICS, STEPS, WEIGHTS, Step, read_steps, weights_file_sha256
+from .report import write_html
 
 IDENTICAL, DIFFERS = 0, 1
 
 
-def verify(run_dir: Path) -> int:
-    """Print whether executing `run_dir` again gives the same bits; 0 if it does, 1 if not.
+@dataclass(frozen=True)
+class Stretch:
+    """Steps `start + 1` to `end` of a run, executed again."""
+
+    start: int
+    end: int
+    identical: bool
+    divergence: Divergence | None
+    recorded: list[Step]
+    repeated: list[Step]
+
+
+def verify(run_dir: Path, *, num_segments: int | None = None, seed: int = 0) -> int:
+    """Print whether `run_dir` gives the same bits again, and write `verify.json` and `verify.html`.
+
+    The whole run, or `num_segments` of the stretches between consecutive checkpoints, chosen by
+    `seed`; that costs the same however long the run was (Jia et al., "Proof-of-Learning", IEEE
+    S&P 2021). Returns 0 if everything is equal, else 1.
 
     Raises:
-        ValueError: the run is not complete, is damaged, or could not be executed.
+        ValueError: the run is damaged or not complete, or could not be executed.
     """
+    manifest = _checked_manifest(run_dir, whole=num_segments is None)
+    with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
+        if num_segments is None:
+            stretches, found = _whole(run_dir, manifest, Path(scratch))
+        else:
+            stretches, found = _segments(run_dir, manifest, Path(scratch), num_segments, seed)
+    identical = all(stretch.identical for stretch in stretches)
+    for stretch in stretches:
+        verdict = "equal" if stretch.identical else "DIFFERENT"
+        print(f"steps {stretch.start + 1:>8} to {stretch.end:>8}  {verdict}")
+    divergence = next((s.divergence for s in stretches if s.divergence), None)
+    print("\n".join(explain(divergence, found, identical=identical)))
+    _write(run_dir, manifest, stretches, divergence, found, identical=identical)
+    print("IDENTICAL" if identical else "DIFFERENT")
+    return IDENTICAL if identical else DIFFERS
+
+
+def _checked_manifest(run_dir: Path, *, whole: bool) -> dict[str, Any]:
     manifest = read_manifest(run_dir)
     results = manifest["results"]
-    if not results.get("completed"):
+    if whole and not results.get("completed"):
         raise ValueError(f"{run_dir} is not complete; finish it with train --resume {run_dir}")
     if config_sha256(manifest["config"]) != manifest["config_sha256"]:
         raise ValueError(f"{run_dir}: the config in the manifest is not the one it was made with")
-    if weights_file_sha256(run_dir / WEIGHTS) != results["weights_sha256"]:
+    if whole and weights_file_sha256(run_dir / WEIGHTS) != results["weights_sha256"]:
         raise ValueError(f"{run_dir / WEIGHTS} does not hold the weights that the manifest names")
-    config = config_from_dict(manifest["config"])
-    print(f"executing {manifest['run_id']} again: seed {config.seed}, {results['num_steps']} steps")
-    with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
-        config_path, again = Path(scratch, "config.yaml"), Path(scratch, "run")
-        config_path.write_text(to_yaml(config), encoding="utf-8")
-        _execute(config_path, again)
-        result = compare_runs(run_dir, again)
-        repeated = read_manifest(again)["results"]["metrics"]
-    print(f"metrics: {json.dumps(repeated)}")
-    print("\n".join(report(result)))
-    return IDENTICAL if result.identical else DIFFERS
+    return manifest
 
 
-def _execute(config_path: Path, run_dir: Path) -> None:
+def _whole(
+    run_dir: Path, manifest: dict[str, Any], scratch: Path
+) -> tuple[list[Stretch], list[Cause]]:
+    config, again = scratch / "config.yaml", scratch / "run"
+    config.write_text(to_yaml(config_from_dict(manifest["config"])), encoding="utf-8")
+    _execute("--config", config, "--run-dir", again)
+    result = compare_runs(run_dir, again)
+    print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
+    recorded, repeated = read_steps(run_dir / STEPS), read_steps(again / STEPS)
+    end = manifest["results"]["num_steps"]
+    stretch = Stretch(0, end, result.identical, result.divergence, recorded, repeated)
+    return [stretch], result.causes
+
+
+def _segments(
+    run_dir: Path, manifest: dict[str, Any], scratch: Path, num_segments: int, seed: int
+) -> tuple[list[Stretch], list[Cause]]:
+    # Imported here: a whole verification leaves torch to the process that trains.
+    from .checkpoint import checkpoint_digest, checkpoint_path, list_checkpoints
+
+    if num_segments < 1:
+        raise ValueError(f"--segments must be at least 1, got {num_segments}")
+    folder = run_dir / "checkpoints"
+    steps = [int(path.stem.removeprefix("step-")) for path in list_checkpoints(folder)]
+    every = manifest["config"]["training"]["checkpoint_every"]
+    pairs = list(zip([0, *steps], steps, strict=False))
+    pairs = [(start, end) for start, end in pairs if end - start <= every]
+    if not pairs:
+        raise ValueError(
+            f"{run_dir} kept no two consecutive checkpoints; train with a larger "
+            "training.keep_checkpoints to verify by segments"
+        )
+    chosen = sorted(random.Random(seed).sample(pairs, min(num_segments, len(pairs))))
+    if len(chosen) < num_segments:
+        print(f"{run_dir} has {len(pairs)} segments; verifying all of them")
+    recorded = read_steps(run_dir / STEPS, partial=True)
+    stretches, found = [], []
+    for start, end in chosen:
+        again = _prepare(run_dir, scratch / f"{start}-{end}", start)
+        _execute("--resume", again, "--allow-changes", "--stop-at", end)
+        ours, theirs = recorded[start:end], read_steps(again / STEPS)[start:]
+        divergence = first_divergence(ours, theirs)
+        digests = [
+            checkpoint_digest(checkpoint_path(f, end)) for f in (folder, again / folder.name)
+        ]
+        equal = divergence is None and digests[0] == digests[1]
+        stretches.append(Stretch(start, end, equal, divergence, ours, theirs))
+        found = list(causes(manifest, read_manifest(again)))
+    return stretches, found
+
+
+def _prepare(run_dir: Path, again: Path, start: int) -> Path:
+    """A run directory that stands where `run_dir` stood after step `start`."""
+    again.mkdir()
+    for name in ("manifest.json", "config.yaml", STEPS, METRICS):
+        shutil.copy(run_dir / name, again)
+    if start:
+        (again / "checkpoints").mkdir()
+        shutil.copy(run_dir / "checkpoints" / f"step-{start:08d}.pt", again / "checkpoints")
+    return again
+
+
+def _execute(*arguments: object) -> None:
+    command = [sys.executable, "-m", __package__, "train", *map(str, arguments)]
     # A verification is not an experiment: it is not tracked anywhere.
-    overrides = ["tracking.mlflow_uri="]
-    command = [sys.executable, "-m", __package__, "train"]
-    command += ["--config", str(config_path), "--run-dir", str(run_dir), *overrides]
-    done = subprocess.run(command, env=os.environ, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        [*command, "tracking.mlflow_uri="], env=os.environ, stdout=subprocess.DEVNULL
+    )
     if done.returncode:
         raise ValueError(f"the run could not be executed again: exit code {done.returncode}")
+
+
+def _write(
+    run_dir: Path,
+    manifest: dict[str, Any],
+    stretches: list[Stretch],
+    divergence: Divergence | None,
+    found: list[Cause],
+    *,
+    identical: bool,
+) -> None:
+    summary = {
+        "identical": identical,
+        "first_divergence": divergence.to_json() if divergence else None,
+        "causes": [asdict(cause) for cause in found],
+        "segments": [{"start": s.start, "end": s.end, "identical": s.identical} for s in stretches],
+    }
+    text = json.dumps(summary, indent=2, ensure_ascii=False)
+    (run_dir / "verify.json").write_text(text + "\n", encoding="utf-8")
+    write_html(
+        run_dir / "verify.html",
+        title=manifest["run_id"],
+        verdict="IDENTICAL" if identical else "DIFFERENT",
+        curves={
+            "recorded": [(s.step, s.loss) for stretch in stretches for s in stretch.recorded],
+            "executed again": [(s.step, s.loss) for stretch in stretches for s in stretch.repeated],
+        },
+        facts={
+            "code.commit": flatten(manifest).get("code.commit"),
+            "seed": manifest["seed"],
+            "config_sha256": manifest["config_sha256"],
+            "data.sha256": manifest["data"]["sha256"],
+        },
+        differences=[(f"{c.layer}: {c.key}", c.a, c.b) for c in found],
+    )
