@@ -31,6 +31,7 @@ class TemplateLogic(Extension):
             "slug": slug,
             "quote": quote,
             "one_line": one_line,
+            "image_name": image_name,
         }
         environment.globals |= {
             "checked": checked,
@@ -40,12 +41,14 @@ class TemplateLogic(Extension):
             "lock_is_shipped": lock_is_shipped,
             "stack": stack,
             "manager": manager,
+            "spdx": spdx,
             "pins": pins,
             "tool": tool,
             "image": image,
             "cutoff": cutoff,
             "lock": lock,
             "conda_name": conda_name,
+            "conda_index": conda_index,
             "conda_torch": conda_torch,
             "pixi_torch": pixi_torch,
         }
@@ -71,6 +74,11 @@ def quote(text):
 def one_line(text):
     """Text with line breaks as spaces: headings, and metadata that may not hold any."""
     return " ".join(str(text).splitlines())
+
+
+def image_name(given):
+    """A slug as an image name, which takes no runs of separators."""
+    return re.sub(r"[-_]+", "-", str(given))
 
 
 def _plain(char):
@@ -132,6 +140,11 @@ def stack_label(name):
     return f"PyTorch {release['torch']}, CUDA {cuda}: {generations}, driver {driver} or newer"
 
 
+def spdx(licence):
+    """The SPDX expression of a licence answer."""
+    return _data("licenses")["licenses"].get(licence, {}).get("spdx", "")
+
+
 def manager(name):
     """The row of one dependency manager; an unknown name gives the first one."""
     rows = _data("managers")["managers"]
@@ -159,17 +172,29 @@ def cutoff():
     return _data("packages")["cutoff"]
 
 
-def lock(manager_name, stack_name, file):
-    """The lock file that the template ships for this answer, or nothing."""
-    path = _lock_path(manager_name, stack_name, file)
+def lock(answers, file):
+    """The text of a lock file that the template ships for these answers, or nothing."""
+    path = _lock_path(answers, file)
     return path.read_text(encoding="utf-8").rstrip("\n") if path else ""
 
 
-def _lock_path(manager_name, stack_name, file):
-    release, variant = stack_names().get(stack_name, ({"torch": ""}, ""))
+def lock_is_shipped(answers, environment):
+    """Whether the project starts with the lock of an environment, `cpu` or `cuda`."""
+    files = manager(answers["dependency_manager"])["shipped_locks"]
+    paths = [_lock_path(answers, file.format(environment=environment)) for file in files]
+    return bool(paths) and all(paths)
+
+
+def _lock_path(answers, file):
+    release, variant = stack_names().get(answers["stack"], ({"torch": ""}, ""))
     if file.endswith("cuda.txt") and variant != release.get("pypi_default"):
         return None
-    folder = ROOT / "data" / "locks" / manager_name
+    if file.endswith("cpu.txt"):
+        # Without a hash for this Python the file would refuse every wheel.
+        known = release.get("index_wheels", {}).get("cpu", {}).get("linux_x86_64", {})
+        if answers["python_version"] not in known:
+            return None
+    folder = ROOT / "data" / "locks" / answers["dependency_manager"]
     paths = (folder / f"torch-{release['torch']}" / file, folder / file)
     return next((path for path in paths if path.is_file()), None)
 
@@ -179,12 +204,20 @@ def conda_name(name):
     return {"matplotlib": "matplotlib-base"}.get(name, name)
 
 
+def conda_index(facts):
+    """The key of `environment.yml` that names the PyTorch index, where a wheel comes from it."""
+    index = None if facts["on_conda"] else facts["index"]
+    return f"pip-repositories:\n  - {index}" if index else "# no index but conda-forge and PyPI"
+
+
 def conda_torch(facts, environment):
     """Lines of `environment.yml`: torch from conda-forge, or the official wheel if it lacks it."""
     release = facts["torch"].split("+")[0]
     if not facts["on_conda"]:
-        index = [f"      - --extra-index-url {facts['index']}"] if facts["index"] else []
-        return "\n".join(["  - pip:", *index, f"      - torch=={facts['torch']}"])
+        lines = ["  - pip:", f"      - torch=={facts['torch']} ; sys_platform == 'linux'"]
+        if environment == "cpu":
+            lines += [f"      - torch=={release} ; sys_platform == 'darwin'"]
+        return "\n".join(lines)
     if environment == "cpu":
         return f"  - pytorch-cpu={release}"
     return f"  - pytorch-gpu={release}\n  - cuda-version={facts['conda_cuda']}"
@@ -215,7 +248,7 @@ def pixi_torch(facts, environment):
 
 def _accelerator(data, release, variant):
     facts = data["accelerators"][variant]
-    on_conda = variant in release["conda_forge"] or facts["conda_cuda"] in release["conda_forge"]
+    conda_cuda = ".".join((facts["cuda"] or "").split(".")[:2])
     from_pypi = variant == release["pypi_default"]
     return {
         **facts,
@@ -223,7 +256,8 @@ def _accelerator(data, release, variant):
         "torch": release["torch"] if from_pypi else f"{release['torch']}+{variant}",
         "index": None if from_pypi else facts["index"],
         "index_name": f"pytorch-{variant}",
-        "on_conda": on_conda,
+        "conda_cuda": conda_cuda,
+        "on_conda": (conda_cuda or "cpu") in release["conda_forge"],
         "platforms": ["linux"] if variant != "cpu" else ["linux", "darwin"],
     }
 
@@ -276,23 +310,25 @@ def warnings(answers):
 
 def next_steps(answers):
     """The three commands after generation."""
-    needs_lock = not lock_is_shipped(answers)
-    setup = "make lock setup" if needs_lock else "make setup"
+    shipped = lock_is_shipped(answers, stack(answers["stack"])["default_accelerator"])
+    setup = "make setup" if shipped else "make lock setup"
     return [f"cd {answers['project_slug']}", setup, "make train verify"]
 
 
-def lock_is_shipped(answers):
-    """Whether the project starts with the lock of its default environment."""
-    row = stack(answers["stack"])
-    name, accelerator = answers["dependency_manager"], row["default_accelerator"]
-    files = [f.format(accelerator=accelerator) for f in manager(name)["shipped_locks"]]
-    return bool(files) and all(_lock_path(name, answers["stack"], file) for file in files)
-
-
 def _answer_problems(answers):
+    unknown = list(_choice_problems(answers))
+    yield from unknown
     yield from _slug_problems(str(answers["project_slug"]))
     yield from _text_problems(answers)
-    yield from _row_problems(answers)
+    if not unknown:
+        yield from _row_problems(answers)
+
+
+def _choice_problems(answers):
+    questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    for name, allowed in questions.items():
+        if isinstance(allowed, list) and not name.startswith("_") and answers[name] not in allowed:
+            yield f"{name} {quote(answers[name])} is unknown; choose one of {', '.join(allowed)}"
 
 
 def _slug_problems(given):
@@ -307,6 +343,7 @@ def _slug_problems(given):
         ("a Python keyword", {name.lower() for name in keyword.kwlist}),
         ("a module of Python's standard library", reserved["stdlib"]),
         ("the name of a dependency", reserved["dependencies"]),
+        ("a module that a dependency brings", reserved["modules"]),
         ("a file or folder of the project itself", reserved["project"]),
         ("a reserved file name on Windows", reserved["windows"]),
     ):
@@ -317,7 +354,10 @@ def _slug_problems(given):
 
 def _text_problems(answers):
     for name in ("project_name", "description", "author_name"):
-        text = str(answers[name])
+        text = answers[name]
+        if not isinstance(text, str):
+            yield f"{name} must be text, got {quote(text)}"
+            continue
         if not text.strip():
             yield f"{name} is empty; give it some text"
         if any(unicodedata.category(char) == "Cs" for char in text):
@@ -325,21 +365,13 @@ def _text_problems(answers):
 
 
 def _row_problems(answers):
-    names = stack_names()
-    if answers["stack"] not in names:
-        yield f"stack {quote(answers['stack'])} is unknown; choose one of {', '.join(names)}"
-        return
-    release, _ = names[answers["stack"]]
-    if answers["python_version"] not in release["python"]:
-        fitting = ", ".join(release["python"])
-        newest = next(
-            r["torch"]
-            for r in _data("stacks")["releases"]
-            if answers["python_version"] in r["python"]
-        )
+    release, _ = stack_names()[answers["stack"]]
+    python = answers["python_version"]
+    if python not in release["python"]:
+        newest = next(r["torch"] for r in _data("stacks")["releases"] if python in r["python"])
         yield (
-            f"stack {answers['stack']} has no wheels for Python {answers['python_version']}; "
-            f"choose python_version {fitting}, or a stack such as PyTorch {newest}"
+            f"stack {answers['stack']} has no wheels for Python {python}; choose python_version "
+            f"{', '.join(release['python'])}, or a stack such as PyTorch {newest}"
         )
 
 

@@ -18,7 +18,7 @@ REAL_STACK = "torch-2.13.0-cpu"  # the row whose wheels the tests install
 HOSTILE = {
     "project_name": "Ünï \"côde\" \\ 'quoted' <b>& {x} $HOME `id` #1: % \u2028 名前",
     "description": "one\nline \"and\" another: 'yes' \\N \t tab \x7f # {not a tag} ${HOME} 🎲\\",
-    "author_name": 'O\'Connor & "Søn", Ltd.\\',
+    "author_name": 'O\'Connor & "Søn", Ltd.\\\nLicense: forged',
 }
 
 

@@ -115,7 +115,8 @@ def test_no_pin_stands_outside_the_data():
         versions |= set(DATA["packages"][group].values())
     folders = [OVERLAYS.parent, ROOT / "templates"]
     files = [p for folder in folders for p in folder.rglob("*") if p.is_file()]
-    for path in files:
+    # Actions are copied unrendered; a test of their own holds their versions to the data.
+    for path in (path for path in files if ".github" not in path.parts):
         # A measured result names what it was measured with.
         lines = path.read_text(encoding="utf-8").splitlines()
         for line in lines:
@@ -143,8 +144,8 @@ def retired(monkeypatch, tmp_path):
     data = json.loads((ROOT / "data" / "stacks.json").read_text())
     data["releases"][-1]["status"] = "retired"
     (tmp_path / "data").mkdir()
-    for path in (ROOT / "data").glob("*.json"):
-        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    for path in [ROOT / "cookiecutter.json", *(ROOT / "data").glob("*.json")]:
+        (tmp_path / path.relative_to(ROOT)).write_bytes(path.read_bytes())
     (tmp_path / "data" / "stacks.json").write_text(json.dumps(data))
     monkeypatch.setattr(logic, "ROOT", tmp_path)
 
@@ -157,6 +158,8 @@ def test_a_retired_row_is_refused_for_new_projects_and_mentioned_in_updates(monk
         "project_slug": "probe",
         "description": "x",
         "author_name": "x",
+        "license": "MIT",
+        "dependency_manager": "pip",
         "stack": "torch-2.7.1-cu126",
         "python_version": "3.12",
     }
@@ -207,6 +210,34 @@ def test_a_slug_is_derived_from_any_name(name, slug):
     """What is left is always a name that `problems` takes."""
     assert logic.slug(name) == slug
     assert list(logic._slug_problems(logic.slug(name))) == []
+
+
+@pytest.mark.parametrize("stack", CHOICES["stack"])
+@pytest.mark.parametrize("python", CHOICES["python_version"])
+def test_a_lock_counts_as_shipped_only_if_it_fits_the_python(stack, python):
+    """The CPU lock needs a hash of the index's wheel for that very Python, the CUDA one PyPI's."""
+    row = logic.stack(stack)
+    answers = {"stack": stack, "python_version": python, "dependency_manager": "pip"}
+    hashes = row["index_wheels"].get("cpu", {}).get("linux_x86_64", {})
+    assert logic.lock_is_shipped(answers, "cpu") == (python in hashes)
+    if python in hashes:
+        assert hashes[python] in logic.lock(answers, "torch-cpu.txt")
+    assert logic.lock_is_shipped(answers, "cuda") == (row["variant"] == row["pypi_default"])
+    assert not logic.lock_is_shipped({**answers, "dependency_manager": "uv"}, "cpu")
+
+
+def test_the_setup_actions_pin_the_tools_of_the_data():
+    """Workflows are copied unrendered; the versions in them are those of data/packages.json."""
+    tools = DATA["packages"]["tools"]
+    text = {
+        path.parts[-5]: path.read_text(encoding="utf-8")
+        for path in OVERLAYS.glob("dependency_manager/*/.github/actions/setup/action.yml")
+    }
+    assert f"version: {tools['uv']}\n" in text["uv"]
+    assert f"poetry=={tools['poetry']}\n" in text["poetry"]
+    assert f"conda-lock=={tools['conda-lock']}\n" in text["conda"]
+    assert f"pixi-version: v{tools['pixi']}\n" in text["pixi"]
+    assert text["pip"]
 
 
 def test_the_locks_resolver_is_the_pinned_one():

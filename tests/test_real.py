@@ -1,7 +1,6 @@
 """Generated projects that really install, lint, test, train and verify on this machine."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ TORCH = logic.stack(REAL_STACK)["torch"]
 def make(project: Path, *verbs: str) -> str:
     """Run make the way a user does; its output is returned, its failure fails the test."""
     command = ["make", *verbs, "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
-    environ = {**demo.environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environ = demo.environment()
     done = subprocess.run(
         command,
         cwd=project,

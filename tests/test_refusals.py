@@ -1,5 +1,6 @@
 """Answers that cannot become a project: one line each, nothing written, nothing touched."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,8 +40,10 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
         ("json", "is a module of Python's standard library"),
         ("torch", "is the name of a dependency"),
         ("scikit-learn", "is the name of a dependency"),
-        ("sklearn", "is the name of a dependency"),
+        ("sklearn", "is a module that a dependency brings"),
         ("requests", "is the name of a dependency"),
+        ("functorch", "is a module that a dependency brings"),
+        ("dateutil", "is a module that a dependency brings"),
         ("train", "is a file or folder of the project itself"),
         ("con", "is a reserved file name on Windows"),
     ],
@@ -81,7 +84,7 @@ def test_a_replayed_refusal_is_refused_too(tmp_path):
     """A replay derives nothing, so the hook refuses before a file is written."""
     replay = tmp_path / "replay.json"
     assert generate(tmp_path / "good", project_slug="good").returncode == 0
-    saved = next(Path(os.environ["HOME"]).glob("replay/*.json")).read_text()
+    saved = Path(os.environ["HOME"], "replay", f"{ROOT.name}.json").read_text()
     replay.write_text(saved.replace('"good"', '"class"'))
     command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--replay-file", str(replay)]
     command += ["--output-dir", str(tmp_path / "out")]
@@ -89,6 +92,32 @@ def test_a_replayed_refusal_is_refused_too(tmp_path):
     assert done.returncode != 0
     assert len(errors(done)) == 1
     assert not (tmp_path / "out" / "class").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"pip"', '"conda2"', "dependency_manager"),
+        ('"MIT"', '"GPL"', "license"),
+        ('"3.12"', '"3.10"', "python_version"),
+        ('"The authors"', '["a", "b"]', "author_name must be text"),
+    ],
+)
+def test_an_edited_replay_file_is_refused(tmp_path, old, new, named):
+    """An answer that no menu offers is refused by name, whatever brought it."""
+    assert generate(tmp_path / "good", project_slug="good").returncode == 0
+    saved = Path(os.environ["HOME"], "replay", f"{ROOT.name}.json")
+    answers = json.loads(saved.read_text())["cookiecutter"]
+    assert json.loads(old) in answers.values()
+    changed = {k: json.loads(new) if v == json.loads(old) else v for k, v in answers.items()}
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps({"cookiecutter": changed}))
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--replay-file", str(replay)]
+    done = subprocess.run([*command, "-o", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert len(errors(done)) == 1
+    assert named in errors(done)[0]
+    assert not (tmp_path / "out" / "good").exists()
 
 
 def test_all_problems_are_named_at_once(tmp_path):

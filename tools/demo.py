@@ -40,7 +40,7 @@ def main(stack: str, manager: str) -> int:
             default_config=True,
         )
     )
-    shipped = logic.lock_is_shipped(answers)
+    shipped = logic.lock_is_shipped(answers, "cpu")
     verbs = [*([] if shipped else ["lock"]), "setup", "train", "verify"]
     with local_torch(project, logic.stack(stack)["torch"], needed=not shipped):
         command = ["make", *verbs, "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
@@ -51,7 +51,9 @@ def main(stack: str, manager: str) -> int:
 def environment() -> dict[str, str]:
     """The caller's environment without what an outer make or project left in it."""
     dropped = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "PYTHONPATH")
-    return {name: value for name, value in os.environ.items() if name not in dropped}
+    environ = {name: value for name, value in os.environ.items() if name not in dropped}
+    # The tools that the template's own environment has (uv, poetry) are there for the project.
+    return {**environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"}
 
 
 def local_torch(project: Path, torch: str, *, needed: bool):

@@ -110,8 +110,8 @@ def main() -> None:
 
 
 def _write_names(distributions: set[str]) -> None:
-    imported = ("sklearn", "yaml", "dotenv", "pil", "git", "google", "mpl_toolkits", "attr", "jwt")
-    names = {name.replace("-", "_").replace(".", "_") for name in distributions} | set(imported)
+
+    names = {name.replace("-", "_").replace(".", "_") for name in distributions}
     path = ROOT / "data" / "reserved.json"
     reserved = json.loads(path.read_text(encoding="utf-8"))
     reserved["dependencies"] = sorted(names)

@@ -21,7 +21,9 @@ def menu() -> str:
     questions = json.loads(path.read_text(encoding="utf-8"))
     stacks = [name for name, (release, _) in logic.stack_names().items()]
     managers = json.loads((ROOT / "data" / "managers.json").read_text(encoding="utf-8"))["managers"]
+    licenses = json.loads((ROOT / "data" / "licenses.json").read_text(encoding="utf-8"))["licenses"]
     questions["stack"] = stacks
+    questions["license"] = list(licenses)
     questions["dependency_manager"] = list(managers)
     prompts = questions["__prompts__"]
     prompts["stack"] = {
@@ -32,7 +34,21 @@ def menu() -> str:
         "__prompt__": prompts["dependency_manager"]["__prompt__"],
         **{name: row["label"] for name, row in managers.items()},
     }
+    prompts["license"] = {
+        "__prompt__": prompts["license"]["__prompt__"],
+        **{name: row["label"] for name, row in licenses.items()},
+    }
+    prompts["python_version"] = {
+        "__prompt__": prompts["python_version"]["__prompt__"],
+        **{version: _python_label(version) for version in questions["python_version"]},
+    }
     return json.dumps(questions, indent=2, ensure_ascii=False) + "\n"
+
+
+def _python_label(version: str) -> str:
+    releases = {release["torch"]: release for release, _ in logic.stack_names().values()}
+    without = [torch for torch, release in releases.items() if version not in release["python"]]
+    return f"{version}: not for PyTorch {', '.join(without)}" if without else version
 
 
 def readme() -> str:

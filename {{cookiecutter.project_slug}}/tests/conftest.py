@@ -23,7 +23,8 @@ def run(
     *arguments: object, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the package's command line to its end and capture what it prints."""
-    environ = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    # Empty, not unset: .env would fill it in, and tests report to no server.
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": ""}
     return subprocess.run(
         command(*arguments),
         cwd=ROOT,

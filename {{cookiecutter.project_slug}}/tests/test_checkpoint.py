@@ -75,6 +75,26 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
         load_latest(tmp_path, CPU)
 
 
+@pytest.mark.parametrize("position", range(0, 100, 7))
+def test_a_byte_changed_anywhere_is_noticed_or_harmless(tmp_path, position):
+    """Wherever the damage is, loading gives the saved state or says that the file is damaged."""
+    path = save_checkpoint(tmp_path, state(1), keep=3)
+    content = bytearray(path.read_bytes())
+    content[len(content) * position // 100] ^= 0xFF
+    path.write_bytes(content)
+    try:
+        loaded = load_checkpoint(path, CPU)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert checkpoint.digest(loaded) == checkpoint.digest(state(1))
+
+
+def test_the_digest_sees_the_shape_of_a_state():
+    """The same keys and values nested otherwise are another state."""
+    assert checkpoint.digest({"a": {"b": 1}, "c": 2}) != checkpoint.digest({"a": {"b": 1, "c": 2}})
+
+
 def test_a_changed_checkpoint_is_refused_by_its_digest(tmp_path):
     """A state that is not the one that was saved is named, whoever wrote it."""
     path = save_checkpoint(tmp_path, state(1), keep=3)

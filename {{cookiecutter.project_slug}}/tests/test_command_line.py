@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, run
 
-from {{ cookiecutter.__package }}.config import config_from_dict
+from {{ cookiecutter.__package }}.config import config_from_dict, load_config
 from {{ cookiecutter.__package }}.environment import resolve, wanted_environment
 
 HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "mlflow")
@@ -41,6 +41,23 @@ def test_bad_input_is_one_line_and_exit_code_two(arguments):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_overrides_may_stand_anywhere(tmp_path):
+    """Before, between and after the options."""
+    arguments = ["training.num_epochs=1", "--config", SMOKE, "model.width=4", "--seed", 3]
+    done = run("train", *arguments, "--run-dir", tmp_path / "run", "training.global_batch_size=256")
+    assert done.returncode == 0, done.stderr
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert (config.training.num_epochs, config.model.width, config.seed) == (1, 4, 3)
+    assert config.training.global_batch_size == 256
+
+
+def test_what_is_no_override_is_refused():
+    """An option that does not exist is named."""
+    done = run("train", "--config", SMOKE, "--sed", "3")
+    assert done.returncode == 2
+    assert "--sed" in done.stderr
 
 
 def test_train_py_is_the_same_command():

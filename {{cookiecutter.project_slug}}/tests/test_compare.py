@@ -59,6 +59,28 @@ def test_every_layer_is_compared(smoke_run, copy, layer, change):
     assert [cause.layer for cause in causes] == [layer]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "steps.jsonl"])
+def test_a_file_that_is_not_its_manifests_is_refused(smoke_run, copy, name):
+    """A flipped bit in the weights or a missing log: exit code 2, never IDENTICAL."""
+    if name == "steps.jsonl":
+        (copy / name).unlink()
+    else:
+        content = bytearray((copy / name).read_bytes())
+        content[-1] ^= 1
+        (copy / name).write_bytes(content)
+    for arguments in (("compare", smoke_run, copy), ("compare", copy, copy), ("verify", copy)):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert name in done.stderr
+
+
+def test_runs_that_are_not_complete_are_not_identical(smoke_run, copy):
+    """Equal as far as they go is not the same as equal."""
+    edit_manifest(copy, lambda m: m["results"].update(completed=False))
+    assert not compare_runs(copy, copy).identical
+    assert not compare_runs(smoke_run, copy).identical
+
+
 def test_keys_that_cannot_matter_are_no_cause(smoke_run, copy):
     """The number of workers and the paths change no bit, so they explain nothing."""
     edit_manifest(copy, lambda m: m["config"]["data"].update(num_workers=9))

@@ -43,6 +43,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(path, tmp_path):
         ("seed: -1", "seed must be at least 0 and at most 4294967295, got -1"),
         (f"seed: {MAX_SEED + 1}", "seed must be at least 0 and at most 4294967295"),
         ("data: {}", "missing key 'seed'"),
+        ("seed: 0\nexperiment_name: ../x", "experiment_name must be letters, digits"),
         ("seed: 0\nseed: 1", "key 'seed' stands twice"),
         ("a: &a [x]\nb: *a", "aliases (*name) are not allowed"),
         ("[1, 2]", "must be a mapping of keys"),
@@ -72,7 +73,9 @@ def test_overrides_apply_in_order_and_the_seed_last():
     assert (config.data.num_workers, config.training.learning_rate, config.seed) == (2, 1e-3, 7)
 
 
-@pytest.mark.parametrize("override", ["data.num_workers", "=1", "seed.x=1", "data.none=1"])
+@pytest.mark.parametrize(
+    "override", ["data.num_workers", "=1", "seed.x=1", "data.none=1", "seed=" + "[" * 9999]
+)
 def test_a_bad_override_is_refused(override):
     """No equals sign, no key, a value used as a section, an unknown key."""
     with pytest.raises(ValueError):

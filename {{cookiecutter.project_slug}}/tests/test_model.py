@@ -4,8 +4,44 @@ import pytest
 import torch
 
 from {{ cookiecutter.__package }}.config import Model, Training, config_from_dict
-from {{ cookiecutter.__package }}.model import build_model
+from {{ cookiecutter.__package }}.model import GridMean, build_model
 from {{ cookiecutter.__package }}.optim import learning_rate, resolve_device
+
+NO_DETERMINISTIC_CUDA = (
+    torch.nn.AdaptiveAvgPool2d,
+    torch.nn.AdaptiveAvgPool3d,
+    torch.nn.AdaptiveMaxPool2d,
+    torch.nn.AvgPool3d,
+    torch.nn.CTCLoss,
+    torch.nn.EmbeddingBag,
+    torch.nn.FractionalMaxPool2d,
+    torch.nn.FractionalMaxPool3d,
+    torch.nn.MaxPool3d,
+    torch.nn.MaxUnpool2d,
+    torch.nn.ReflectionPad1d,
+    torch.nn.ReflectionPad2d,
+    torch.nn.ReflectionPad3d,
+    torch.nn.ReplicationPad1d,
+    torch.nn.ReplicationPad2d,
+    torch.nn.ReplicationPad3d,
+    torch.nn.Upsample,
+)
+"""What `torch.use_deterministic_algorithms` documents as raising on CUDA, as modules."""
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+def test_no_layer_lacks_a_deterministic_backward_pass_on_cuda(name):
+    """What trains on a CPU trains on a GPU too, instead of being refused at its first step."""
+    model = build_model(Model(name=name, width=8), num_classes=10, mean=[0.0], std=[1.0])
+    assert [m for m in model.modules() if isinstance(m, NO_DETERMINISTIC_CUDA)] == []
+
+
+def test_grid_means_are_those_of_adaptive_pooling():
+    """The same numbers as torch's layer, up to rounding."""
+    features = torch.rand(2, 3, 8, 8)
+    for size in (1, 2, 4):
+        expected = torch.nn.functional.adaptive_avg_pool2d(features, size)
+        assert torch.allclose(GridMean(size)(features), expected)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def test_a_killed_run_resumes_to_the_same_bits(runs, tmp_path, kill_after, num_w
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert not json.loads((run_dir / "manifest.json").read_text())["results"]["completed"]
     done = run("train", "--resume", run_dir, f"data.num_workers={num_workers}")
     assert done.returncode == 0, done.stderr
     assert bits(run_dir) == bits(runs[0, "1"])
@@ -139,9 +140,9 @@ def test_verify_says_identical(runs):
 def test_verify_executes_single_segments(runs, tmp_path):
     """Stretches between checkpoints, chosen by a seed, give the same steps and the same state."""
     run_dir = train(tmp_path / "run", "training.checkpoint_every=5", "training.keep_checkpoints=9")
-    done = run("verify", run_dir, "--segments", 2, "--seed", 1)
+    done = run("verify", run_dir, "--segments", 1, "--seed", 1)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("  equal") == 2
+    assert done.stdout.count("  equal") == 1
     assert done.stdout.splitlines()[-1] == "IDENTICAL"
     summary = json.loads((run_dir / "verify.json").read_text())
     assert summary["identical"] is True
@@ -151,7 +152,7 @@ def test_verify_executes_single_segments(runs, tmp_path):
 
 def test_a_segment_with_a_forged_step_is_found(runs, tmp_path):
     """One changed loss in the record: exit code 1, and the step is named."""
-    arguments = ("training.checkpoint_every=6", "training.keep_checkpoints=9")
+    arguments = ("training.checkpoint_every=9", "training.keep_checkpoints=9")
     run_dir = train(tmp_path / "run", *arguments)
     lines = (run_dir / "steps.jsonl").read_text().splitlines()
     lines[13] = lines[13].replace('"grad_norm": "0x1.', '"grad_norm": "0x1.0')

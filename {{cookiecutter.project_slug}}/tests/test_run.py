@@ -96,7 +96,7 @@ def test_resuming_on_other_code_or_data_needs_a_flag_and_is_recorded(
 
 
 @pytest.mark.parametrize("command", ["verify", "compare"])
-@pytest.mark.parametrize("damage", ["missing", "not json", "other schema", "no results"])
+@pytest.mark.parametrize("damage", ["missing", "not json", "other schema", "no results", "null"])
 def test_what_is_not_a_run_is_refused(smoke_run, tmp_path, command, damage):
     """One line on stderr, exit code 2, no traceback."""
     damaged = tmp_path / "run"
@@ -109,6 +109,8 @@ def test_what_is_not_a_run_is_refused(smoke_run, tmp_path, command, damage):
         path.write_text("{")
     elif damage == "other schema":
         path.write_text(json.dumps({**manifest, "schema": 99}))
+    elif damage == "null":
+        path.write_text(json.dumps({**manifest, "results": None}))
     else:
         path.write_text(json.dumps({k: v for k, v in manifest.items() if k != "results"}))
     done = run(command, damaged, *([smoke_run] if command == "compare" else []))

@@ -12,7 +12,8 @@ from {{ cookiecutter.__package }}.seeding import (
     derive,
     read_determinism,
     sample_rng,
-    seed_step,
+    seed_stream,
+    seed_worker,
 )
 
 
@@ -56,6 +57,19 @@ def test_the_switches_are_set_and_read_back():
     assert found["environment"]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
+def test_a_loader_process_seeds_python_and_numpy_from_torchs_seed():
+    """Transforms that draw from a global stream repeat for the same torch seed."""
+    torch.manual_seed(11)
+    seed_worker(0)
+    first = draws()[:2]
+    torch.manual_seed(11)
+    seed_worker(0)
+    assert draws()[:2] == first
+    torch.manual_seed(12)
+    seed_worker(0)
+    assert draws()[:2] != first
+
+
 def test_streams_do_not_collide():
     """Purposes, epochs, indices and seeds each give another key; order of coordinates counts."""
     keys = {
@@ -78,8 +92,8 @@ def test_a_sample_draws_the_same_whoever_draws_before():
 
 def test_a_step_draws_the_same_whoever_draws_before():
     """Dropout at step 7 does not depend on what was drawn up to there."""
-    seed_step(0, 7)
+    seed_stream(0, "step", 7)
     expected = torch.rand(3)
     torch.rand(1000)
-    seed_step(0, 7)
+    seed_stream(0, "step", 7)
     assert torch.equal(torch.rand(3), expected)

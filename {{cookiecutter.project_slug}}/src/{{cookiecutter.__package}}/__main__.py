@@ -14,12 +14,12 @@ from .environment import load_env_file, resolve, restart_with, wanted_environmen
 from .interrupt import Interrupted
 from .manifest import MANIFEST, read_manifest
 
-BAD_INPUT = 2
+FAILURE, BAD_INPUT = 1, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code; bad input is one line on stderr and code 2."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger(__package__).setLevel(logging.INFO)
     load_env_file()
@@ -28,6 +28,21 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        # A full disk or a missing permission: a failed training, a comparison that cannot be made.
+        print(f"error: {error}", file=sys.stderr)
+        return FAILURE if options.run is _train else BAD_INPUT
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    # argparse takes overrides in one place only; they may stand before, between and after options.
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if hasattr(options, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
+        options.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,10 +136,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _newest_run() -> Path:
     output_dir = Path(os.environ.get("OUTPUT_DIR") or "outputs")
-    runs = sorted(path.parent for path in output_dir.glob(f"*/{MANIFEST}"))
-    if not runs:
+    manifests = list(output_dir.glob(f"*/{MANIFEST}"))
+    if not manifests:
         raise ValueError(f"no run in {output_dir}; train first, or name the run directory")
-    return runs[-1]
+    return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def _whole_number(text: str) -> int:

@@ -5,6 +5,7 @@ read, since it needs no pickle.
 """
 
 import hashlib
+import http.client
 import os
 import tarfile
 import urllib.request
@@ -29,11 +30,7 @@ def load_cifar10(data_dir: Path) -> tuple[Arrays, Arrays]:
     archive = data_dir / ARCHIVE
     if not archive.exists():
         _download(archive)
-    found = _sha256(archive)
-    if found != SHA256:
-        raise ValueError(
-            f"{archive} has sha256 {found}, expected {SHA256}; delete the file and run again"
-        )
+    _check(archive)
     with tarfile.open(archive) as tar:
         folder = "cifar-10-batches-bin"
         train = [_parse(_member(tar, f"{folder}/data_batch_{n}.bin")) for n in range(1, 6)]
@@ -50,19 +47,23 @@ def _download(archive: Path) -> None:
         with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as file:
             while block := response.read(1 << 20):
                 file.write(block)
-        partial.replace(archive)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        partial.unlink(missing_ok=True)
         raise ValueError(
             f"cannot download CIFAR-10 from {url} ({error}); with no network, copy {ARCHIVE} "
             f"to {archive.parent} by hand, or name a mirror in CIFAR10_URL"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    _check(partial)
+    partial.replace(archive)
 
 
-def _sha256(path: Path) -> str:
+def _check(path: Path) -> None:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256:
+        raise ValueError(
+            f"{path} has sha256 {found}, expected {SHA256}; delete the file and run again"
+        )
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:

@@ -11,7 +11,15 @@ from typing import Any
 
 from .config import INERT_KEYS, flatten
 from .manifest import read_manifest
-from .record import METRICS, STEPS, Step, read_metrics, read_steps
+from .record import (
+    METRICS,
+    STEPS,
+    WEIGHTS,
+    Step,
+    read_metrics,
+    read_steps,
+    weights_file_sha256,
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,14 @@ class Comparison:
     divergence: Divergence | None
     weights_equal: bool
     metrics_equal: bool
+    incomplete: list[Path]
     causes: list[Cause]
 
     @property
     def identical(self) -> bool:
-        return self.divergence is None and self.weights_equal and self.metrics_equal
+        """Whether both runs are complete and no bit differs."""
+        equal = self.divergence is None and self.weights_equal and self.metrics_equal
+        return equal and not self.incomplete
 
 
 def compare_runs(run_a: Path, run_b: Path) -> Comparison:
@@ -59,14 +70,32 @@ def compare_runs(run_a: Path, run_b: Path) -> Comparison:
         ValueError: one of them is not a run directory, or its files are damaged.
     """
     a, b = read_manifest(run_a), read_manifest(run_b)
-    weights_a, weights_b = (m["results"].get("weights_sha256") for m in (a, b))
+    runs = ((run_a, a), (run_b, b))
+    weights_a, weights_b = (_weights(run_dir, manifest) for run_dir, manifest in runs)
+    steps_a, steps_b = (_steps(run_dir, manifest) for run_dir, manifest in runs)
     return Comparison(
-        first_divergence(read_steps(run_a / STEPS), read_steps(run_b / STEPS)),
+        first_divergence(steps_a, steps_b),
         weights_a == weights_b,
         read_metrics(run_a / METRICS) == read_metrics(run_b / METRICS)
         and a["results"].get("metrics") == b["results"].get("metrics"),
+        [run_dir for run_dir, manifest in runs if not manifest["results"].get("completed")],
         list(causes(a, b)),
     )
+
+
+def _weights(run_dir: Path, manifest: Mapping[str, Any]) -> str | None:
+    recorded = manifest["results"].get("weights_sha256")
+    if recorded and weights_file_sha256(run_dir / WEIGHTS) != recorded:
+        raise ValueError(f"{run_dir / WEIGHTS} does not hold the weights that the manifest names")
+    return recorded
+
+
+def _steps(run_dir: Path, manifest: Mapping[str, Any]) -> list[Step]:
+    completed, expected = (manifest["results"].get(key) for key in ("completed", "num_steps"))
+    steps = read_steps(run_dir / STEPS, partial=not completed)
+    if completed and len(steps) != expected:
+        raise ValueError(f"{run_dir / STEPS} holds {len(steps)} of the {expected} steps of its run")
+    return steps
 
 
 def first_divergence(a: list[Step], b: list[Step]) -> Divergence | None:
@@ -113,7 +142,9 @@ def compare(run_a: Path, run_b: Path, *, as_json: bool) -> int:
         }
         print(json.dumps(summary))
     else:
-        if not result.identical and not result.divergence:
+        for run_dir in result.incomplete:
+            print(f"{run_dir} is not complete; as far as both go:")
+        if not result.divergence and not (result.weights_equal and result.metrics_equal):
             what = "metrics" if result.weights_equal else "final weights"
             print(f"every step is equal, but the {what} differ")
         print("\n".join(explain(result.divergence, result.causes, identical=result.identical)))

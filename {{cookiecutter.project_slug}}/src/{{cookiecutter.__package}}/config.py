@@ -38,6 +38,20 @@ class Range:
         return lower if self.high == math.inf else f"{lower} and at most {self.high}"
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """The form that a text must have, and how to say so."""
+
+    regex: str
+    words: str
+
+    def __contains__(self, value: str) -> bool:
+        return re.fullmatch(self.regex, value) is not None
+
+    def __str__(self) -> str:
+        return self.words
+
+
 class Section:
     """Base of all sections: a value is checked where it is born, whoever builds the section."""
 
@@ -134,7 +148,9 @@ class Determinism(Section):
 class Config(Section):
     seed: Annotated[int, Range(0, MAX_SEED)]
     """The one seed; every stream of random numbers is derived from it. 0 is a seed like others."""
-    experiment_name: str = "baseline"
+    experiment_name: Annotated[
+        str, Pattern(r"[A-Za-z0-9][\w.-]{0,63}", "letters, digits, '.', '_' and '-', at most 64")
+    ] = "baseline"
     """Name of the MLflow experiment and start of the run's name."""
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
@@ -252,7 +268,7 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     if hint is float and not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value}")
     if bounds is not None and value not in bounds:
-        raise ValueError(f"{name} must be {bounds}, got {value}")
+        raise ValueError(f"{name} must be {bounds}, got {value!r}")
     return value
 
 
@@ -268,7 +284,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ValueError(f"{dotted!r}: {section!r} is a value, not a section")
     try:
         node[key] = yaml.load(text, Loader=_StrictLoader) if text else ""
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{dotted}: {text!r} is not a YAML value: {_one_line(error)}") from None
 
 

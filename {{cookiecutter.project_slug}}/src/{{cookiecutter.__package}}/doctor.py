@@ -71,34 +71,54 @@ def _python_version(root: Path) -> str:
 
 
 def _lock_hashed(root: Path) -> str:
-    files = lock_files(root)
+    files = _environment_locks(root)
     if not files:
-        return "no lock file; run make lock and commit what it writes"
+        return "no lock of an environment; run make lock and commit what it writes"
     for path in files:
-        if not re.search(r"sha256[:=\"]", path.read_text(encoding="utf-8")):
-            return f"{path.name} holds no sha256; run make lock"
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".txt":
+            blocks = re.split(r"\n(?=[A-Za-z0-9])", text)
+            bare = [b.split("==")[0] for b in blocks if "==" in b and "--hash=sha256:" not in b]
+        else:
+            bare = [] if re.search(r"sha256[:=\"]", text) else ["everything"]
+        if bare:
+            return f"{path.name} holds no sha256 for {', '.join(bare)}; run make lock"
     return ""
 
 
 def _installed_equals_lock(root: Path) -> str:
     from packaging.markers import Marker
 
-    locked: dict[str, set[str]] = {}
-    for path in lock_files(root):
-        if path.name in ("notebook.txt", "mlflow.txt"):
-            continue  # environments of their own
+    versions: dict[str, set[str]] = {}
+    counts: dict[str, int] = {}
+    files = _environment_locks(root)
+    for path in files:
+        names = set()
         for name, version, marker in _locked(path):
             if not marker or Marker(marker).evaluate():
-                locked.setdefault(_normal(name), set()).add(version)
-    if not locked:
+                versions.setdefault(_normal(name), set()).add(version)
+                names.add(_normal(name))
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1
+    if not versions:
         raise CannotTellError("this lock format is checked by its own manager")
     installed = {_normal(d.metadata["Name"]): d.version for d in metadata.distributions()}
+    # CPU and CUDA environments differ; what stands in the lock of both must be there in each.
+    in_all = len([path for path in files if not path.name.startswith("torch-")])
+    pip = any(path.suffix == ".txt" for path in files)
+    missing = sorted(n for n, c in counts.items() if pip and c >= in_all and n not in installed)
     wrong = [
-        f"{name} {installed[name]} instead of {' or '.join(sorted(versions))}"
-        for name, versions in sorted(locked.items())
-        if name in installed and installed[name] not in versions
+        f"{name} {installed[name]} instead of {' or '.join(sorted(found))}"
+        for name, found in sorted(versions.items())
+        if name in installed and installed[name] not in found
     ]
+    wrong += [f"{name} is missing" for name in missing]
     return f"{'; '.join(wrong)}; run make setup" if wrong else ""
+
+
+def _environment_locks(root: Path) -> list[Path]:
+    # The notebook's tools and the MLflow server have environments of their own.
+    return [path for path in lock_files(root) if path.name not in ("notebook.txt", "mlflow.txt")]
 
 
 def _locked(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -119,9 +139,9 @@ def _deterministic(root: Path) -> str:
 
 
 def _loaders_seeded(root: Path) -> str:
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(root.glob("src/*/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DataLoader":
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("DataLoader"):
                 given = {keyword.arg for keyword in node.keywords}
                 if missing := {"generator", "worker_init_fn"} - given:
                     return f"{path.name}, line {node.lineno}: give DataLoader {sorted(missing)}"

@@ -63,6 +63,9 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has schema {found!r}, expected {SCHEMA}")
     if missing := [name for name in REQUIRED if name not in manifest]:
         raise ValueError(f"{path} lacks the fields {', '.join(missing)}")
+    sections = ("config", "code", "data", "environment", "hardware", "determinism", "results")
+    if wrong := [name for name in sections if not isinstance(manifest[name], dict)]:
+        raise ValueError(f"{path}: the fields {', '.join(wrong)} must be objects")
     return manifest
 
 
@@ -79,18 +82,24 @@ def describe_code(root: Path) -> dict[str, Any]:
 
     Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`.
     """
-    status = _git(root, "status", "--porcelain=v1", "--untracked-files=all")
-    if status is None:
-        return {"commit": os.environ.get("CODE_COMMIT"), "dirty": None, "diff_sha256": None}
+    top = _git(root, "rev-parse", "--show-toplevel")
+    tracked = _git(root, "ls-files", "--error-unmatch", "pyproject.toml") is not None
+    if top is None or not (tracked or Path(top).resolve() == root.resolve()):
+        # No repository, or one that merely has this folder inside and knows nothing of it.
+        commit = os.environ.get("CODE_COMMIT") or None
+        return {"commit": commit, "dirty": None, "diff_sha256": None}
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
-    if not status:
+    # Before the first commit there is nothing to compare with: every file is a difference.
+    new = ["--others"] if commit else ["--others", "--cached"]
+    listed = _git(root, "ls-files", "-z", "--exclude-standard", *new) or ""
+    names = sorted(name for name in listed.split("\0") if name)
+    changed = _git(root, "diff", "HEAD", "--binary", "--", ".") if commit else ""
+    if not names and not changed:
         return {"commit": commit, "dirty": False, "diff_sha256": None}
-    # Before the first commit there is nothing to compare with: the files themselves are the diff.
-    total = hashlib.sha256((_git(root, "diff", "HEAD", "--binary") or "").encode())
-    for name in sorted(_git(root, "ls-files", "-z", "-o", "-c", "--exclude-standard").split("\0")):
-        path = root / name
-        if path.is_file() and (commit is None or f"?? {name}" in status):
-            total.update(name.encode() + b"\0" + path.read_bytes())
+    total = hashlib.sha256((changed or "").encode())
+    for path in (root / name for name in names):
+        if path.is_file():
+            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return {"commit": commit, "dirty": True, "diff_sha256": total.hexdigest()}
 
 

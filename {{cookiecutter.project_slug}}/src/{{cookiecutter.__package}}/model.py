@@ -28,6 +28,23 @@ class Normalize(nn.Module):
         return (pixels.float() - self.mean) / self.std
 
 
+class GridMean(nn.Module):
+    """Means over a grid of `size` x `size` equal cells: [B, C, H, W] to [B, C, size, size].
+
+    What `AdaptiveAvgPool2d` computes; that one has no deterministic backward pass on CUDA.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, features: Tensor) -> Tensor:
+        batch, channels, height, width = features.shape
+        rows, columns = height // self.size, width // self.size
+        cells = features.reshape(batch, channels, self.size, rows, self.size, columns)
+        return cells.mean(dim=(3, 5))
+
+
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut."""
 
@@ -61,7 +78,7 @@ def _small_cnn(config: Model, in_channels: int, num_classes: int) -> list[nn.Mod
         nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),
         nn.BatchNorm2d(2 * width),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
+        GridMean(2),
         nn.Flatten(),
         nn.Dropout(config.dropout),
         nn.Linear(8 * width, num_classes),
@@ -89,7 +106,7 @@ def _resnet18(config: Model, in_channels: int, num_classes: int) -> list[nn.Modu
         previous = width
     return [
         *layers,
-        nn.AdaptiveAvgPool2d(1),
+        GridMean(1),
         nn.Flatten(),
         nn.Dropout(config.dropout),
         nn.Linear(previous, num_classes),

@@ -66,6 +66,12 @@ class Recorder:
             csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
         return row
 
+    def sync(self) -> None:
+        """Bring both logs to the disk: they must not end before the checkpoint that follows."""
+        os.fsync(self._file.fileno())
+        with self._metrics_path.open("rb") as file:
+            os.fsync(file.fileno())
+
     def __enter__(self) -> "Recorder":
         return self
 
@@ -88,7 +94,7 @@ def read_steps(path: Path, *, partial: bool = False) -> list[Step]:
             fields = json.loads(line)
             loss, grad_norm = float.fromhex(fields["loss"]), float.fromhex(fields["grad_norm"])
             step = Step(int(fields["step"]), int(fields["epoch"]), loss, grad_norm)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             if partial and number == len(lines):
                 break
             raise ValueError(f"{path}, line {number}: not a step: {line[:80]!r}") from None

@@ -76,7 +76,13 @@ def start_manifest(
                 f"{run_dir} began with something else: {'; '.join(changes)}; "
                 "--allow-changes goes on all the same and records it"
             )
-        resume = {"step": start, "command": command_line(), "changes": changes}
+        resume = {
+            "step": start,
+            "command": command_line(),
+            "changes": changes,
+            "hardware": describe_hardware(_accelerator()),
+            "determinism": read_determinism(),
+        }
         manifest = {**manifest, "resumes": [*manifest.get("resumes", []), resume]}
         if changes:
             manifest |= facts | {"config_sha256": config_sha256(facts["config"])}

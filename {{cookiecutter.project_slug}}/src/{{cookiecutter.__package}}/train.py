@@ -23,7 +23,7 @@ from .order import BatchSampler
 from .progress import Progress
 from .record import WEIGHTS, Recorder, Step, plot_curves
 from .run import CHECKPOINTS, finish_manifest, new_run_id, open_run_dir, start_manifest
-from .seeding import seed_step, set_seed
+from .seeding import seed_stream, set_seed
 from .tracking import build_tracker
 
 _log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ def train_model(
     loader = build_loader(data.train, config.data, sampler)
 
     # --- model and optimizer ------------------------------------------------------------------
+    seed_stream(config.seed, "init")
     model = build_model(config.model, num_classes=data.num_classes, mean=data.mean, std=data.std)
     model.to(device)
     optimizer = build_optimizer(model, config.training)
@@ -102,7 +103,7 @@ def train_model(
     with recorder, progress, StopRequest() as stop:
         for step, (images, labels) in enumerate(loader, start=start):
             epoch, done = step // steps_per_epoch, step + 1
-            seed_step(config.seed, step)
+            seed_stream(config.seed, "step", step)
             lr = learning_rate(
                 step, steps_per_epoch=steps_per_epoch, num_steps=num_steps, config=config.training
             )
@@ -143,6 +144,7 @@ def train_model(
             ):
                 state = {"step": done, "best": best}
                 state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                recorder.sync()
                 save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
             if stopping and done < num_steps:
                 raise Interrupted(run_dir, done, stop.signal_number)

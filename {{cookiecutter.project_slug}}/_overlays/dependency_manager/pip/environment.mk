@@ -1,5 +1,6 @@
 # pip: two files an environment, torch by itself (it may come from an index of its own) and the
 # rest; every artefact with its hash. `make lock` resolves them anew, with uv from .venv-lock.
+# A changed lock or another ACCELERATOR starts from an empty environment: nothing is left over.
 # WHEELHOUSE=dir takes wheels from a folder too, held against the same hashes.
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -11,19 +12,16 @@ INSTALLED := $(VENV)/.installed-$(ACCELERATOR)
 setup: $(INSTALLED) ## install the locked environment for ACCELERATOR
 	$(PY) -c "import torch; print('torch', torch.__version__, 'GPU:', torch.cuda.is_available())"
 
-$(INSTALLED): $(LOCK) pyproject.toml | $(VENV)/pyvenv.cfg
-	rm -f $(VENV)/.installed-*
+$(INSTALLED): $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python" \
+	    "{{ cookiecutter.python_version }}, or name its path: make setup PYTHON=…" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; found = "%d.%d" % sys.version_info[:2]; found == "{{ cookiecutter.python_version }}" or sys.exit("error: this project needs Python {{ cookiecutter.python_version }}, $(PYTHON) is " + found + "; name another: make setup PYTHON=…")'
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) $(INSTALL) --requirement requirements/torch-$(ACCELERATOR).txt
 	$(PY) $(INSTALL) --requirement requirements/$(ACCELERATOR).txt
 	$(PY) -m pip install --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	$(PY) -m pip check --disable-pip-version-check
 	touch $@
-
-$(VENV)/pyvenv.cfg:
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python" \
-	    "{{ cookiecutter.python_version }}, or name its path: make setup PYTHON=…" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; found = "%d.%d" % sys.version_info[:2]; found == "{{ cookiecutter.python_version }}" or sys.exit("error: this project needs Python {{ cookiecutter.python_version }}, $(PYTHON) is " + found + "; name another: make setup PYTHON=…")'
-	$(PYTHON) -m venv $(VENV)
 
 requirements/%.txt:
 	@echo "error: $@ is missing: this environment is not locked yet; run make lock" >&2; exit 2
