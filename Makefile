@@ -18,10 +18,10 @@ demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
 test: lint ## everything that CI runs: all bakes, and projects that really install and train
 	$(PY) -m pytest
 
-test-fast: lint ## the same without the projects that are installed: a minute
+test-fast: lint ## the same without the projects that are installed
 	$(PY) -m pytest -m "not real"
 
-test-slow: $(TOOLS) ## the long checks: every line of the README's first page, by its commands
+test-slow: $(TOOLS) ## the long checks: kills at every step and instant, a real MLflow server
 	$(PY) -m pytest -m slow
 
 lint: $(TOOLS) ## style of the template, its unrendered sources included

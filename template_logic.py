@@ -310,7 +310,8 @@ def warnings(answers):
 
 def next_steps(answers):
     """The three commands after generation."""
-    shipped = lock_is_shipped(answers, stack(answers["stack"])["default_accelerator"])
+    environments = stack(answers["stack"])["accelerators"]
+    shipped = all(lock_is_shipped(answers, name) for name in environments)
     setup = "make setup" if shipped else "make lock setup"
     return [f"cd {answers['project_slug']}", setup, "make train verify"]
 
@@ -322,6 +323,18 @@ def _answer_problems(answers):
     yield from _text_problems(answers)
     if not unknown:
         yield from _row_problems(answers)
+        yield from _derived_problems(answers)
+
+
+def _derived_problems(answers):
+    # A replay file holds derived answers too, and they name folders.
+    derived = {
+        "__package": str(answers["project_slug"]).replace("-", "_"),
+        "__accelerator": stack(answers["stack"])["default_accelerator"],
+    }
+    for name, value in derived.items():
+        if answers.get(name, value) != value:
+            yield f"{name} {quote(answers[name])} must be {value}, by the other answers"
 
 
 def _choice_problems(answers):

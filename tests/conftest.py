@@ -2,11 +2,14 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from tools import demo
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -44,7 +47,7 @@ def bake(cookies):
     return baked
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def baked_real(cookies_session):
     """A project for this Python that really installs here, with hostile free text."""
 
@@ -55,3 +58,35 @@ def baked_real(cookies_session):
         return SimpleNamespace(path=result.project_path, package="real")
 
     return baked
+
+
+def make(project: Path, *verbs: str) -> str:
+    """Run make the way a user does; its output is returned, its failure fails the test."""
+    command = ["make", *verbs, "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
+    environ = demo.environment()
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    return done.stdout
+
+
+def commit(project: Path) -> None:
+    """Put the fresh project under version control."""
+    git = ["git", "-C", str(project), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+
+
+@pytest.fixture(scope="session")
+def pip_project(baked_real):
+    """Set up once for all tests, with hostile free text in every file that takes it."""
+    project = baked_real(dependency_manager="pip").path
+    commit(project)
+    make(project, "setup")
+    return project

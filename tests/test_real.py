@@ -2,49 +2,16 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import REAL_STACK
+from conftest import REAL_STACK, make
 
 import template_logic as logic
 from tools import demo, pytorch_index
 
 pytestmark = pytest.mark.real
 TORCH = logic.stack(REAL_STACK)["torch"]
-
-
-def make(project: Path, *verbs: str) -> str:
-    """Run make the way a user does; its output is returned, its failure fails the test."""
-    command = ["make", *verbs, "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
-    environ = demo.environment()
-    done = subprocess.run(
-        command,
-        cwd=project,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
-    return done.stdout
-
-
-def commit(project: Path) -> None:
-    """Put the fresh project under version control."""
-    git = ["git", "-C", str(project), "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "first"]):
-        subprocess.run([*git, *arguments], check=True)
-
-
-@pytest.fixture(scope="module")
-def pip_project(baked_real):
-    """Set up once, with hostile free text in every file that takes it."""
-    project = baked_real(dependency_manager="pip").path
-    commit(project)
-    make(project, "setup")
-    return project
 
 
 def test_pip_setup_is_done_once(pip_project):

@@ -101,6 +101,7 @@ def test_a_replayed_refusal_is_refused_too(tmp_path):
         ('"MIT"', '"GPL"', "license"),
         ('"3.12"', '"3.10"', "python_version"),
         ('"The authors"', '["a", "b"]', "author_name must be text"),
+        ('"cuda"', '"cpu"', "__accelerator"),
     ],
 )
 def test_an_edited_replay_file_is_refused(tmp_path, old, new, named):
@@ -118,6 +119,20 @@ def test_an_edited_replay_file_is_refused(tmp_path, old, new, named):
     assert len(errors(done)) == 1
     assert named in errors(done)[0]
     assert not (tmp_path / "out" / "good").exists()
+
+
+def test_a_replayed_package_cannot_leave_the_project(tmp_path):
+    """Derived answers in a replay file are held against the others."""
+    assert generate(tmp_path / "good", project_slug="good").returncode == 0
+    saved = Path(os.environ["HOME"], "replay", f"{ROOT.name}.json")
+    answers = json.loads(saved.read_text())["cookiecutter"] | {"__package": "../../../pwn"}
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps({"cookiecutter": answers}))
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--replay-file", str(replay)]
+    done = subprocess.run([*command, "-o", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "__package" in errors(done)[0]
+    assert not list(tmp_path.rglob("pwn"))
 
 
 def test_all_problems_are_named_at_once(tmp_path):

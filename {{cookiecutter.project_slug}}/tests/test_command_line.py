@@ -32,6 +32,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module):
         ["train", "--resume", "no/such/run"],
         ["verify", "no/such/run"],
         ["compare", "no/such/run", "nor/this"],
+        ["train", "--config", SMOKE, "seed=!!bool maybe"],
+        ["train", "--config", SMOKE, "training.global_batch_size=5000", "--run-dir", "never-made"],
     ],
     ids=lambda a: " ".join(map(str, a[:1] + a[-1:])),
 )

@@ -166,7 +166,7 @@ def test_verify_names_the_first_step_that_differs(tmp_path, runs):
     """A run whose record was made with another seed is not confirmed: the first step is named."""
     source, forged = runs[0, "1"], tmp_path / "forged"
     forged.mkdir()
-    for name in ("manifest.json", "metrics.csv", "model.safetensors"):
+    for name in ("manifest.json", "config.yaml", "metrics.csv", "model.safetensors"):
         (forged / name).write_bytes((source / name).read_bytes())
     lines = (source / "steps.jsonl").read_text().splitlines()
     lines[4] = lines[4].replace('"loss": "0x1.', '"loss": "0x1.0')

@@ -7,8 +7,14 @@ import shutil
 import pytest
 from conftest import ROOT, SMOKE, run
 
-from {{ cookiecutter.__package }}.manifest import REQUIRED, read_manifest
+from {{ cookiecutter.__package }}.config import load_config
+from {{ cookiecutter.__package }}.manifest import (
+    REQUIRED,
+    describe_code,
+    read_manifest,
+)
 from {{ cookiecutter.__package }}.record import read_steps
+from {{ cookiecutter.__package }}.run import only_writer
 
 
 def test_the_run_directory_is_complete(smoke_run):
@@ -53,6 +59,79 @@ def test_the_resolved_config_starts_the_same_run(smoke_run, tmp_path):
     assert (tmp_path / "again" / "steps.jsonl").read_bytes() == (
         smoke_run / "steps.jsonl"
     ).read_bytes()
+
+
+def test_a_run_that_is_refused_leaves_no_directory(tmp_path):
+    """Found out only when the data are there, and still nothing is left behind."""
+    run_dir = tmp_path / "run"
+    done = run("train", "--config", SMOKE, "--run-dir", run_dir, "training.global_batch_size=5000")
+    assert done.returncode == 2
+    assert not run_dir.exists()
+
+
+def test_two_processes_never_share_a_run(smoke_run, tmp_path):
+    """While one holds the directory, another is refused in one line."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    with only_writer(run_dir):
+        done = run("train", "--resume", run_dir)
+    assert done.returncode == 2
+    assert "another process is training" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "metrics.csv"])
+def test_a_lost_log_is_noticed_when_resuming(smoke_run, tmp_path, name):
+    """A run without the record of what came before the checkpoint does not go on."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    (run_dir / name).unlink()
+    done = run("train", "--resume", run_dir)
+    assert done.returncode == 2
+    assert name in done.stderr
+
+
+def test_a_longer_run_after_a_change_is_consistent_and_not_called_repeatable(smoke_run, tmp_path):
+    """Config, number of steps and seed follow the change; verify says why it cannot repeat it."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    done = run("train", "--resume", run_dir, "training.num_epochs=3", "--allow-changes")
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(run_dir)
+    steps = read_steps(run_dir / "steps.jsonl")
+    assert manifest["results"]["num_steps"] == len(steps) == 27
+    assert load_config(run_dir / "config.yaml").training.num_epochs == 3
+    refused = run("verify", run_dir)
+    assert refused.returncode == 2
+    assert "resumed with changes at step 18" in refused.stderr
+    shorter = run("train", "--resume", run_dir, "training.num_epochs=1", "--allow-changes")
+    assert shorter.returncode == 2
+
+
+def test_another_model_is_refused_before_its_weights_are_touched(smoke_run):
+    """Resuming with a wider network names the key, without a traceback."""
+    done = run("train", "--resume", smoke_run, "model.width=16")
+    assert done.returncode == 2
+    assert "model.width was 8, now 16" in done.stderr
+
+
+def test_an_edited_config_file_is_noticed(smoke_run, tmp_path):
+    """`config.yaml` is part of the record: it must be the manifest's."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    text = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(text.replace("num_epochs: 2", "num_epochs: 7"))
+    done = run("verify", run_dir)
+    assert done.returncode == 2
+    assert "config.yaml is not the config" in done.stderr
+
+
+def test_a_run_inside_the_checkout_is_not_code():
+    """Files of a run that git does not ignore do not make the checkout dirty."""
+    here = ROOT / "some-runs" / "x"
+    here.mkdir(parents=True)
+    (here / "steps.jsonl").write_text("{}")
+    try:
+        without = describe_code(ROOT, leave_out=here)
+        shutil.rmtree(here.parent)
+        assert describe_code(ROOT, leave_out=here) == without
+    finally:
+        shutil.rmtree(here.parent, ignore_errors=True)
 
 
 def test_a_used_run_directory_is_not_overwritten(smoke_run):

@@ -22,9 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger(__package__).setLevel(logging.INFO)
-    load_env_file()
     try:
+        load_env_file()
         return options.run(options)
+    except KeyboardInterrupt:
+        return 130
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -97,7 +99,8 @@ def _train(options: argparse.Namespace) -> int:
             stop_at=options.stop_at,
         )
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        if stop.exit_code:  # by a signal, not by --stop-at
+            print(stop, file=sys.stderr)
         return stop.exit_code
     print(f"run: {result.run_dir}")
     return 0

@@ -75,6 +75,9 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except Exception as error:  # a damaged archive fails in many ways, and all mean the same
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is not a whole checkpoint: {reason}") from None
+    missing = {"step", "best", "model", "optimizer"} - set(state)
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: another version wrote it")
     if digest(state) != expected:
         raise ValueError(f"{path} was changed after it was written: its digest differs")
     return state
@@ -95,8 +98,12 @@ def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Opti
     Raises:
         ValueError: the live state after loading is not the saved one, bit for bit.
     """
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the checkpoint is of another model or optimizer: {reason}") from None
     live = {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     if digest(live) != digest(state):
         raise ValueError(f"the state of step {state['step']} did not survive loading unchanged")

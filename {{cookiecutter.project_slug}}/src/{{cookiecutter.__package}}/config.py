@@ -172,6 +172,9 @@ def load_config(
     Raises:
         ValueError: the file is not readable YAML, or a key or value is refused.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        # The program may start itself again, and a pipe cannot be read twice.
+        raise ValueError(f"cannot read config {path}: not a regular file")
     try:
         text = Path(path).read_text(encoding="utf-8")
         tree = yaml.load(text, Loader=_StrictLoader)
@@ -179,7 +182,7 @@ def load_config(
         raise ValueError(f"cannot read config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"config {path} is not UTF-8 text") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"config {path} is not valid YAML: {_one_line(error)}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"config {path} must be a mapping of keys, got {_kind(tree)}")
@@ -197,6 +200,13 @@ def config_from_dict(tree: Mapping[str, Any]) -> Config:
         ValueError: an unknown key, a missing one, a wrong type or a value out of range.
     """
     return _build(Config, tree, "")
+
+
+def as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:
+    """A configuration from whatever a caller has: one already, nested mappings, or a file."""
+    if isinstance(config, Config):
+        return config
+    return config_from_dict(config) if isinstance(config, Mapping) else load_config(config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -268,7 +278,7 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     if hint is float and not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value}")
     if bounds is not None and value not in bounds:
-        raise ValueError(f"{name} must be {bounds}, got {value!r}")
+        raise ValueError(f"{name} must be {bounds}, got {repr(value)[:60]}")
     return value
 
 
@@ -284,9 +294,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ValueError(f"{dotted!r}: {section!r} is a value, not a section")
     try:
         node[key] = yaml.load(text, Loader=_StrictLoader) if text else ""
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{dotted}: {text!r} is not a YAML value: {_one_line(error)}") from None
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{dotted}: {text[:60]!r} is not a YAML value: {_one_line(error)}"
+        ) from None
 
+
+# A tag such as `!!bool maybe` makes PyYAML fail in ways of its own.
+_UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 

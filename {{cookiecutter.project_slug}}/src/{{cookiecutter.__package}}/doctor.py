@@ -249,7 +249,11 @@ def _git(root: Path, *arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
     except OSError:
         raise CannotTellError("git is not installed") from None
-    if done.returncode:
+    top = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--show-prefix"], capture_output=True, text=True
+    )
+    inside_another = top.stdout.strip() and not done.stdout and arguments[0] == "ls-files"
+    if done.returncode or inside_another:
         raise CannotTellError("not a git repository; git init and commit")
     return done.stdout
 

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
-from .config import Config, Paths, Tracking
+from .config import MAX_SEED, Config, Paths, Tracking
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
 def load_env_file(path: str | Path = ".env") -> None:
     """Read `.env` into the environment; what is set there already stays as it is."""
-    load_dotenv(path, override=False)
+    try:
+        load_dotenv(path, override=False)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
 
 
 def resolve(config: Config, environ: Mapping[str, str]) -> tuple[Paths, Tracking]:
@@ -52,8 +55,11 @@ def wanted_environment(config: Config, environ: Mapping[str, str]) -> dict[str, 
     same bits under any of them. The thread counts belong to the configuration, which wins.
     """
     threads = str(config.determinism.num_threads)
+    hash_seed = environ.get("PYTHONHASHSEED", "0")
+    if hash_seed != "random" and not (hash_seed.isdecimal() and int(hash_seed) <= MAX_SEED):
+        raise ValueError(f"PYTHONHASHSEED must be random or 0 to {MAX_SEED}, got {hash_seed!r}")
     return {
-        "PYTHONHASHSEED": environ.get("PYTHONHASHSEED", "0"),
+        "PYTHONHASHSEED": hash_seed,
         # Required by torch before 2.10 for deterministic matrix products on CUDA, harmless later.
         "CUBLAS_WORKSPACE_CONFIG": environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
         "OMP_NUM_THREADS": threads,

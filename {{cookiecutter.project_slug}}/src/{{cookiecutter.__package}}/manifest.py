@@ -77,10 +77,11 @@ def find_project_root() -> Path:
     return Path.cwd()
 
 
-def describe_code(root: Path) -> dict[str, Any]:
+def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any]:
     """Commit, whether the tree differs from it, and a digest of the difference.
 
-    Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`.
+    Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`. Runs are not
+    code: what lies beside `leave_out`, the run's directory, does not count.
     """
     top = _git(root, "rev-parse", "--show-toplevel")
     tracked = _git(root, "ls-files", "--error-unmatch", "pyproject.toml") is not None
@@ -92,7 +93,12 @@ def describe_code(root: Path) -> dict[str, Any]:
     # Before the first commit there is nothing to compare with: every file is a difference.
     new = ["--others"] if commit else ["--others", "--cached"]
     listed = _git(root, "ls-files", "-z", "--exclude-standard", *new) or ""
-    names = sorted(name for name in listed.split("\0") if name)
+    outputs = leave_out.resolve().parent if leave_out else None
+    names = sorted(
+        name
+        for name in listed.split("\0")
+        if name and not (outputs and outputs != root and (root / name).is_relative_to(outputs))
+    )
     changed = _git(root, "diff", "HEAD", "--binary", "--", ".") if commit else ""
     if not names and not changed:
         return {"commit": commit, "dirty": False, "diff_sha256": None}

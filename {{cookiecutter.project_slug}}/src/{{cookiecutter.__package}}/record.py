@@ -35,16 +35,20 @@ class Step:
 class Recorder:
     """Appends to the logs of a run; after a resume, what lies beyond the checkpoint is cut off."""
 
-    def __init__(self, run_dir: Path, *, resume_step: int = 0) -> None:
+    def __init__(self, run_dir: Path, *, resume_step: int = 0, steps_per_epoch: int = 1) -> None:
         self._steps_path = run_dir / STEPS
         self._metrics_path = run_dir / METRICS
         kept = [s for s in read_steps(self._steps_path, partial=True) if s.step <= resume_step]
-        rows = [r for r in read_metrics(self._metrics_path) if int(r["step"]) <= resume_step]
-        if len(kept) != resume_step:
-            raise ValueError(
-                f"{self._steps_path} holds {len(kept)} of the {resume_step} steps before the "
-                "checkpoint; the run cannot be resumed"
-            )
+        rows = read_metrics(self._metrics_path)[: resume_step // steps_per_epoch]
+        for path, found, wanted in (
+            (self._steps_path, len(kept), resume_step),
+            (self._metrics_path, len(rows), resume_step // steps_per_epoch),
+        ):
+            if found != wanted:
+                raise ValueError(
+                    f"{path} holds {found} of the {wanted} lines before the checkpoint; "
+                    "the run cannot be resumed"
+                )
         _replace(self._steps_path, "".join(f"{step.to_json()}\n" for step in kept))
         _replace(self._metrics_path, _csv_text(rows))
         self._losses = {step.step: step.loss for step in kept}
@@ -108,8 +112,11 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of `metrics.csv` as text; a last row that a kill cut short is left out."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if all(row.get(c) for c in COLUMNS)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if all(row.get(c) for c in COLUMNS)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table of epochs: {error}") from None
 
 
 def weights_file_sha256(path: Path) -> str:

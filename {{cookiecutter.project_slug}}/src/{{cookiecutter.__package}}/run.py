@@ -1,6 +1,11 @@
 """A run directory: opening one, and describing the run that is about to fill it."""
 
 import datetime
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,8 @@ from .manifest import (
 )
 from .seeding import read_determinism
 
+_log = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 
@@ -31,21 +38,46 @@ def new_run_id(config: Config) -> str:
     return f"{now:%Y%m%d-%H%M%S-%f}-{config.experiment_name}-seed{config.seed}"
 
 
-def open_run_dir(run_dir: Path, *, resume: bool) -> None:
-    """Make the directory of a new run, or check that there is one to continue.
+def check_run_dir(run_dir: Path, *, resume: bool) -> None:
+    """Check, before anything is made, that a run may start or go on in `run_dir`.
 
     Raises:
-        ValueError: a new run's directory is not empty or cannot be made; nothing to resume.
+        ValueError: a new run's directory is not empty; there is no run to resume.
     """
     if resume:
         read_manifest(run_dir)
-    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    elif run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"run directory {run_dir} is a file; name a directory")
+    elif run_dir.exists() and any(run_dir.iterdir()):
         raise ValueError(f"run directory {run_dir} is not empty; choose another or resume it")
-    else:
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}") from None
+
+
+@contextmanager
+def only_writer(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory, making it first if need be; two processes would mix their logs.
+
+    Raises:
+        ValueError: another process is training there, or the directory cannot be made.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}") from None
+    if os.name == "nt":
+        yield  # a directory cannot be locked there
+        return
+    import fcntl
+
+    handle = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"another process is training in {run_dir}; wait for it") from None
+    finally:
+        os.close(handle)
+        if not any(run_dir.iterdir()):
+            run_dir.rmdir()  # refused before its first file: nothing is left behind
 
 
 def start_manifest(
@@ -64,10 +96,12 @@ def start_manifest(
     """
     root = find_project_root()
     facts = {
+        "seed": config.seed,
         "config": to_dict(config),
-        "code": describe_code(root),
+        "code": describe_code(root, leave_out=run_dir),
         "data": {"name": data.name, "num_samples": data.num_samples, "sha256": data.sha256()},
     }
+    digest = config_sha256(facts["config"])
     if (run_dir / MANIFEST).exists():
         manifest = read_manifest(run_dir)
         changes = _changes(manifest, facts)
@@ -76,6 +110,8 @@ def start_manifest(
                 f"{run_dir} began with something else: {'; '.join(changes)}; "
                 "--allow-changes goes on all the same and records it"
             )
+        if start > num_steps:
+            raise ValueError(f"{run_dir} is at step {start}, past the {num_steps} asked for now")
         resume = {
             "step": start,
             "command": command_line(),
@@ -83,17 +119,20 @@ def start_manifest(
             "hardware": describe_hardware(_accelerator()),
             "determinism": read_determinism(),
         }
-        manifest = {**manifest, "resumes": [*manifest.get("resumes", []), resume]}
+        earlier = manifest.get("resumes")
+        resumes = [*(earlier if isinstance(earlier, list) else []), resume]
+        manifest = {**manifest, "resumes": resumes}
         if changes:
-            manifest |= facts | {"config_sha256": config_sha256(facts["config"])}
+            results = {**manifest["results"], "num_steps": num_steps, "completed": False}
+            manifest |= facts | {"config_sha256": digest, "results": results}
+            (run_dir / CONFIG).write_text(to_yaml(config), encoding="utf-8")
     else:
         manifest = {
             "schema": SCHEMA,
             "run_id": run_dir.name,
             "command": command_line(),
-            "seed": config.seed,
             **facts,
-            "config_sha256": config_sha256(facts["config"]),
+            "config_sha256": digest,
             "environment": describe_environment(root),
             "hardware": describe_hardware(_accelerator()),
             "determinism": read_determinism(),
@@ -119,9 +158,13 @@ def finish_manifest(
     best: dict[str, Any],
 ) -> None:
     """Write the manifest again, with what the run came to."""
+    diverged = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if diverged:
+        _log.warning("training diverged: %s is no finite number", ", ".join(diverged))
     results = {
         **manifest["results"],
-        "metrics": metrics,
+        # JSON has no NaN: what diverged is null.
+        "metrics": {n: None if n in diverged else value for n, value in metrics.items()},
         "best": best,
         "weights_sha256": weights_sha256,
         "completed": True,
@@ -132,8 +175,8 @@ def finish_manifest(
 def _changes(manifest: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     """What differs between a recorded run and this process, key by key, but for inert keys."""
     changes = []
-    for layer, now in facts.items():
-        before, after = flatten(manifest[layer]), flatten(now)
+    for layer in ("config", "code", "data"):
+        before, after = flatten(manifest[layer]), flatten(facts[layer])
         changes += [
             f"{layer} {key} was {before.get(key)!r}, now {after.get(key)!r}"
             for key in sorted(before.keys() | after.keys())

@@ -33,10 +33,11 @@ class MlflowTracker(NullTracker):
         from mlflow.entities import Metric, Param
 
         self._metric, self._param = Metric, Param
-        self._client = MlflowClient(uri)
         self._uri = uri
         self._run: str | None = None
-        self._try(lambda: self._start(config, run_name))
+        self._client: MlflowClient | None = None
+        self._working = True
+        self._try(lambda: self._start(MlflowClient(uri), config, run_name))
 
     def metrics(self, values: dict[str, float], *, step: int) -> None:
         # The step stands for the time too: the record must not depend on a clock.
@@ -51,7 +52,8 @@ class MlflowTracker(NullTracker):
 
         self._try(send)
 
-    def _start(self, config: Config, run_name: str) -> None:
+    def _start(self, client: Any, config: Config, run_name: str) -> None:
+        self._client = client
         name = config.experiment_name
         experiment = self._client.get_experiment_by_name(name)
         identity = experiment.experiment_id if experiment else self._client.create_experiment(name)
@@ -61,12 +63,12 @@ class MlflowTracker(NullTracker):
         self._run = run_id
 
     def _try(self, call: Callable[[], Any]) -> None:
-        if self._client is None:
+        if not self._working:
             return
         try:
             call()
         except Exception as error:  # whatever the network does, it must not end the training
-            self._client = None
+            self._working = False
             reason = " ".join(str(error).split())[:200]
             _log.warning(
                 "MLflow at %s failed, this run is no longer tracked there: %s", self._uri, reason

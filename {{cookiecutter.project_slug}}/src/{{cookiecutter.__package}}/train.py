@@ -2,18 +2,18 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from .checkpoint import load_latest, restore, save_checkpoint, save_weights
-from .config import Config, config_from_dict, load_config
+from .config import Config, Paths, Tracking, as_config
 from .data import Split, build_loader, load_data
 from .environment import resolve
 from .interrupt import Interrupted, StopRequest
@@ -22,7 +22,14 @@ from .optim import build_optimizer, learning_rate, resolve_device
 from .order import BatchSampler
 from .progress import Progress
 from .record import WEIGHTS, Recorder, Step, plot_curves
-from .run import CHECKPOINTS, finish_manifest, new_run_id, open_run_dir, start_manifest
+from .run import (
+    CHECKPOINTS,
+    check_run_dir,
+    finish_manifest,
+    new_run_id,
+    only_writer,
+    start_manifest,
+)
 from .seeding import seed_stream, set_seed
 from .tracking import build_tracker
 
@@ -58,17 +65,29 @@ def train_model(
         ValueError: the configuration, the data or the run directory is not usable.
         Interrupted: the run was asked to stop; a checkpoint of its last step is written.
     """
-    config = _as_config(config)
+    config = as_config(config)
     paths, tracking = resolve(config, os.environ)
     run_dir = Path(run_dir or Path(paths.output_dir) / new_run_id(config))
+    check_run_dir(run_dir, resume=resume)
+    with only_writer(run_dir):
+        return _train(config, paths, tracking, run_dir, resume, allow_changes, stop_at)
 
+
+def _train(
+    config: Config,
+    paths: Paths,
+    tracking: Tracking,
+    run_dir: Path,
+    resume: bool,
+    allow_changes: bool,
+    stop_at: int | None,
+) -> TrainResult:
     # --- device and seed: before anything draws a random number -------------------------------
     device = resolve_device(config.training.device)
     set_seed(config.seed, config.determinism)
 
     # --- data ---------------------------------------------------------------------------------
     data = load_data(config.data, Path(paths.data_dir))
-    open_run_dir(run_dir, resume=resume)
     checkpoints = run_dir / CHECKPOINTS
     state = load_latest(checkpoints, device) if resume else None
     start = state["step"] if state else 0
@@ -86,17 +105,17 @@ def train_model(
     model.to(device)
     optimizer = build_optimizer(model, config.training)
 
-    # --- resume: weights and optimizer; random streams, order and schedule follow the step ----
-    if state:
-        restore(state, model, optimizer)
-
     # --- record: what this run is made of, on disk before its first step ----------------------
     manifest = start_manifest(
         run_dir, config, data, start=start, num_steps=num_steps, allow_changes=allow_changes
     )
-    recorder = Recorder(run_dir, resume_step=start)
+    recorder = Recorder(run_dir, resume_step=start, steps_per_epoch=steps_per_epoch)
     tracker = build_tracker(tracking.mlflow_uri, config, run_dir.name)
     progress = Progress(num_steps, start=start)
+
+    # --- resume: weights and optimizer; random streams, order and schedule follow the step ----
+    if state:
+        restore(state, model, optimizer)
 
     # --- loop: one iterator over all epochs; `step` counts from 0, records and files from 1 ---
     model.train()
@@ -168,24 +187,11 @@ def evaluate(
     """Mean cross-entropy and accuracy over a split, in order; draws no random number."""
     model.eval()
     total_loss, num_correct = 0.0, 0
-    for images, labels in _batches(split, batch_size, device):
-        logits = model(images)
+    for begin in range(0, len(split), batch_size):
+        part = slice(begin, begin + batch_size)
+        labels = torch.tensor(split.labels[part], device=device)
+        logits = model(torch.tensor(split.images[part], device=device))
         total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
         num_correct += int((logits.argmax(dim=1) == labels).sum())
     model.train()
     return total_loss / len(split), num_correct / len(split)
-
-
-def _batches(
-    split: Split, batch_size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for begin in range(0, len(split), batch_size):
-        part = slice(begin, begin + batch_size)
-        images, labels = torch.tensor(split.images[part]), torch.tensor(split.labels[part])
-        yield images.to(device), labels.to(device)
-
-
-def _as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:
-    if isinstance(config, Config):
-        return config
-    return config_from_dict(config) if isinstance(config, Mapping) else load_config(config)

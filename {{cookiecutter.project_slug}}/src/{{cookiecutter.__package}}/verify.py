@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
-from .config import config_from_dict, config_sha256, flatten, to_yaml
+from .config import config_from_dict, config_sha256, flatten, load_config, to_yaml
 from .manifest import read_manifest
 from .record import METRICS, STEPS, Step, read_steps
 from .report import write_html
@@ -54,7 +54,10 @@ def verify(run_dir: Path, *, num_segments: int | None = None, seed: int = 0) -> 
         print(f"steps {stretch.start + 1:>8} to {stretch.end:>8}  {verdict}")
     divergence = next((s.divergence for s in stretches if s.divergence), None)
     print("\n".join(explain(divergence, found, identical=identical)))
-    _write(run_dir, manifest, stretches, divergence, found, identical=identical)
+    try:
+        _write(run_dir, manifest, stretches, divergence, found, identical=identical)
+    except OSError as error:
+        print(f"warning: the report could not be written: {error}", file=sys.stderr)
     print("IDENTICAL" if identical else "DIFFERENT")
     return IDENTICAL if identical else DIFFERS
 
@@ -66,6 +69,14 @@ def _checked_manifest(run_dir: Path, *, whole: bool) -> dict[str, Any]:
         raise ValueError(f"{run_dir} is not complete; finish it with train --resume {run_dir}")
     if config_sha256(manifest["config"]) != manifest["config_sha256"]:
         raise ValueError(f"{run_dir}: the config in the manifest is not the one it was made with")
+    if load_config(run_dir / "config.yaml") != config_from_dict(manifest["config"]):
+        raise ValueError(f"{run_dir / 'config.yaml'} is not the config that the manifest names")
+    changed = [r["step"] for r in manifest.get("resumes") or [] if r.get("changes")]
+    if changed:
+        raise ValueError(
+            f"{run_dir} was resumed with changes at step {changed[0]}; "
+            "no single configuration repeats it"
+        )
     if whole:
         compare_runs(run_dir, run_dir)  # its own files must agree before it is executed again
     return manifest
@@ -104,8 +115,10 @@ def _segments(
             "training.keep_checkpoints to verify by segments"
         )
     chosen = sorted(random.Random(seed).sample(pairs, min(num_segments, len(pairs))))
-    if len(chosen) < num_segments:
-        print(f"{run_dir} has {len(pairs)} segments; verifying all of them")
+    covered, total = sum(end - start for start, end in chosen), manifest["results"]["num_steps"]
+    print(
+        f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again"
+    )
     recorded = read_steps(run_dir / STEPS, partial=True)
     stretches, found = [], []
     for start, end in chosen:

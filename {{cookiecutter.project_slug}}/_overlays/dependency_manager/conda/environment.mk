@@ -2,6 +2,7 @@
 CONDA_LOCK ?= conda-lock
 PREFIX := $(CURDIR)/.conda-$(ACCELERATOR)
 PY := $(PREFIX)/bin/python
+READY = test -x $(PY)
 LOCK := $(ACCELERATOR).conda-lock.yml
 LOCK_CPU := --platform linux-64 --platform linux-aarch64 --platform osx-arm64
 LOCK_CUDA := --platform linux-64 --virtual-package-spec virtual-packages.cuda.yml

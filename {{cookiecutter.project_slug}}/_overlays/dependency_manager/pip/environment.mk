@@ -4,6 +4,7 @@
 # WHEELHOUSE=dir takes wheels from a folder too, held against the same hashes.
 VENV ?= .venv
 PY := $(VENV)/bin/python
+READY = test -x $(PY)
 LOCK := requirements/torch-$(ACCELERATOR).txt requirements/$(ACCELERATOR).txt
 INSTALL = -m pip install --disable-pip-version-check --require-hashes --no-deps \
     $(if $(WHEELHOUSE),--find-links $(WHEELHOUSE))
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed-$(ACCELERATOR)
 setup: $(INSTALLED) ## install the locked environment for ACCELERATOR
 	$(PY) -c "import torch; print('torch', torch.__version__, 'GPU:', torch.cuda.is_available())"
 
-$(INSTALLED): $(LOCK) pyproject.toml
+$(INSTALLED): $(LOCK)
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python" \
 	    "{{ cookiecutter.python_version }}, or name its path: make setup PYTHON=…" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; found = "%d.%d" % sys.version_info[:2]; found == "{{ cookiecutter.python_version }}" or sys.exit("error: this project needs Python {{ cookiecutter.python_version }}, $(PYTHON) is " + found + "; name another: make setup PYTHON=…")'

@@ -1,5 +1,6 @@
 # pixi: one lock for both environments and all platforms.
 PY := pixi run --locked --environment $(ACCELERATOR) python
+READY = test -d .pixi/envs/$(ACCELERATOR)
 
 setup: | pixi ## install the locked environment for ACCELERATOR
 	@test -f pixi.lock || { echo "error: pixi.lock is missing: run make lock" >&2; exit 2; }

@@ -1,6 +1,7 @@
 # poetry 2: one lock; the extras `cpu` and `cuda` exclude each other.
 export POETRY_VIRTUALENVS_IN_PROJECT := true
 PY := .venv/bin/python
+READY = test -x $(PY)
 
 setup: | poetry ## install the locked environment for ACCELERATOR
 	@test -f poetry.lock || { echo "error: poetry.lock is missing: run make lock" >&2; exit 2; }

@@ -1,6 +1,7 @@
 # uv: one lock for both environments and all platforms.
 # WHEELHOUSE=dir takes wheels from a folder too, held against the same hashes.
 PY := .venv/bin/python
+READY = test -x $(PY)
 
 setup: | uv ## install the locked environment for ACCELERATOR
 	@test -f uv.lock || { echo "error: uv.lock is missing: run make lock" >&2; exit 2; }
