@@ -1,4 +1,4 @@
-# conda: conda-forge only; conda-lock pins every package with its hash, a file an accelerator.
+# conda: packages from conda-forge; conda-lock pins each with its hash, a file an accelerator.
 CONDA_LOCK ?= conda-lock
 PREFIX := $(CURDIR)/.conda-$(ACCELERATOR)
 PY := $(PREFIX)/bin/python
