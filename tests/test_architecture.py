@@ -6,7 +6,8 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
 LAYERS = [
-    {"config", "interrupt", "report"},
+    {"strict_yaml", "interrupt", "report"},
+    {"config"},
     {"environment", "manifest", "record", "seeding", "cifar", "optim", "model", "checkpoint"},
     {"order", "compare", "progress", "tracking", "doctor"},
     {"data", "verify"},

@@ -76,6 +76,22 @@ def test_a_run_that_is_refused_leaves_no_directory(tmp_path):
     assert not run_dir.exists()
 
 
+def test_an_empty_directory_of_the_users_stays(tmp_path):
+    """A refusal takes away only what the run made itself."""
+    with pytest.raises(ValueError, match="global_batch_size"):
+        train_model(load_config(SMOKE, ["training.global_batch_size=5000"]), run_dir=tmp_path)
+    assert tmp_path.is_dir()
+
+
+def test_the_loser_of_a_new_directory_leaves_the_winners(tmp_path):
+    """Two runs start in one new directory: the second is refused and removes nothing."""
+    run_dir = tmp_path / "run"
+    with only_writer(run_dir):
+        with pytest.raises(ValueError, match="another process"), only_writer(run_dir):
+            pass
+        assert run_dir.is_dir()
+
+
 def test_two_processes_never_share_a_run(smoke_run, tmp_path):
     """While one holds the directory, another is refused in one line."""
     run_dir = shutil.copytree(smoke_run, tmp_path / "run")

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from .strict_yaml import parse_yaml
+
 MAX_SEED = 2**32 - 1
 """Largest seed that NumPy's global generator takes; Python and torch take more."""
 
@@ -177,13 +179,13 @@ def load_config(
         raise ValueError(f"cannot read config {path}: not a regular file")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        tree = yaml.load(text, Loader=_StrictLoader)
+        tree = parse_yaml(text)
     except OSError as error:
         raise ValueError(f"cannot read config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"config {path} is not UTF-8 text") from None
-    except _UNREADABLE as error:
-        raise ValueError(f"config {path} is not valid YAML: {_one_line(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"config {path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"config {path} must be a mapping of keys, got {_kind(tree)}")
     for override in overrides:
@@ -293,15 +295,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ValueError(f"{dotted!r}: {section!r} is a value, not a section")
     try:
-        node[key] = yaml.load(text, Loader=_StrictLoader) if text else ""
-    except _UNREADABLE as error:
-        raise ValueError(
-            f"{dotted}: {text[:60]!r} is not a YAML value: {_one_line(error)}"
-        ) from None
+        node[key] = parse_yaml(text) if text else ""
+    except ValueError as error:
+        raise ValueError(f"{dotted}: {text[:60]!r} is not a YAML value: {error}") from None
 
-
-# A tag such as `!!bool maybe` makes PyYAML fail in ways of its own.
-_UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
@@ -312,49 +309,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a section of keys"
     return f"{type(value).__name__} {str(value)[:60]!r}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML as people mean it: `1e-3` is a number, a key stands once, aliases are refused."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            # A config needs none, and nested ones expand without bound.
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases (*name) are not allowed", self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                problem = f"keys are text, got {_kind(key)}"
-            elif key in seen:
-                problem = f"key {key!r} stands twice"
-            else:
-                seen.add(key)
-                continue
-            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML reads YAML 1.1, where `1e-3` is text, `012` is ten and `no` is false. These are the core
-# scalars of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema).
-_StrictLoader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"[-+]?[0-9]+$", list("-+0123456789")),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
-    ("float", r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", list("-+.")),
-):
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
-_StrictLoader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)

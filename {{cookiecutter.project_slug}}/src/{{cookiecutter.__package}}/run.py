@@ -56,13 +56,26 @@ def check_run_dir(run_dir: Path, *, resume: bool) -> None:
 def only_writer(run_dir: Path) -> Iterator[None]:
     """Hold a run directory, making it first if need be; two processes would mix their logs.
 
+    A directory that was made here and is still empty at the end, since the run was refused, goes.
+
     Raises:
         ValueError: another process is training there, or the directory cannot be made.
     """
+    made_here = not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}") from None
+    with _locked(run_dir):
+        try:
+            yield
+        finally:
+            if made_here and not any(run_dir.iterdir()):
+                run_dir.rmdir()
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
     if os.name == "nt":
         yield  # a directory cannot be locked there
         return
@@ -70,14 +83,13 @@ def only_writer(run_dir: Path) -> Iterator[None]:
 
     handle = os.open(run_dir, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is training in {run_dir}; wait for it") from None
         yield
-    except BlockingIOError:
-        raise ValueError(f"another process is training in {run_dir}; wait for it") from None
     finally:
         os.close(handle)
-        if not any(run_dir.iterdir()):
-            run_dir.rmdir()  # refused before its first file: nothing is left behind
 
 
 def start_manifest(

@@ -1,0 +1,63 @@
+"""YAML as people mean it: YAML 1.2 scalars, a key stands once, no aliases; one kind of error."""
+
+import re
+from typing import Any
+
+import yaml
+
+# A tag such as `!!bool maybe` makes PyYAML fail in ways of its own.
+_UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that `text` holds.
+
+    Raises:
+        ValueError: it is not YAML, or uses what a configuration does not need; one line.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except _UNREADABLE as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML as people mean it: `1e-3` is a number, a key stands once, aliases are refused."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            # A config needs none, and nested ones expand without bound.
+            raise yaml.constructor.ConstructorError(
+                None, None, "aliases (*name) are not allowed", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                problem = f"keys are text, got {type(key).__name__} {str(key)[:60]!r}"
+            elif key in seen:
+                problem = f"key {key!r} stands twice"
+            else:
+                seen.add(key)
+                continue
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML reads YAML 1.1, where `1e-3` is text, `012` is ten and `no` is false. These are the core
+# scalars of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema).
+_StrictLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"[-+]?[0-9]+$", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("float", r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", list("-+.")),
+):
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+_StrictLoader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)
