@@ -56,8 +56,10 @@ def test_an_interrupted_write_leaves_the_one_before(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint.torch, "save", torn)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, state(2), keep=3)
+    for step in (1, 2):  # over an older one of the same step, and beside it
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, state(step), keep=3)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001.pt"]
     assert load_latest(tmp_path, CPU)["step"] == 1
 
 
