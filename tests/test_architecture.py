@@ -8,7 +8,8 @@ PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__pac
 LAYERS = [
     {"strict_yaml", "interrupt", "report"},
     {"config"},
-    {"environment", "manifest", "record", "seeding", "cifar", "optim", "model", "checkpoint"},
+    {"environment", "record", "cifar", "optim", "model", "checkpoint"},
+    {"manifest", "seeding"},
     {"order", "compare", "progress", "tracking", "doctor"},
     {"data", "verify"},
     {"run"},

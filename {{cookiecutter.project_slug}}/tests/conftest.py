@@ -1,44 +1,63 @@
-"""Runs of the smoke configuration in fresh processes, the way a user starts them."""
+"""Runs of the smoke configuration in processes of their own, the way a user starts them."""
 
-import os
+import json
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from launcher import PACKAGE, ROOT, Launcher
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "{{ cookiecutter.__package }}"
+__all__ = ["PACKAGE", "ROOT"]
+
 SMOKE = ROOT / "configs" / "smoke.yaml"
+PLAIN = {"PYTHONHASHSEED": "1"}
+OTHER = {
+    "PYTHONHASHSEED": "2",
+    "MALLOC_PERTURB_": "165",  # fresh memory is filled with bytes that are no zeros
+    "TZ": "Pacific/Chatham",
+    "LC_ALL": "C",
+}
 
 
-def command(*arguments: object) -> list[str]:
-    """The command line of the package, for a fresh process."""
-    return [sys.executable, "-m", PACKAGE, *map(str, arguments)]
+@cache
+def launcher(other: bool = False) -> Launcher:
+    """One of two interpreters: another hash seed, address layout, memory content, time zone."""
+    return Launcher(OTHER if other else PLAIN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _launchers() -> Iterator[None]:
+    yield
+    if launcher.cache_info().currsize:
+        launcher(other=False).close()
+        launcher(other=True).close()
 
 
 def run(
-    *arguments: object, env: Mapping[str, str] | None = None
+    *arguments: object, env: Mapping[str, str] | None = None, other: bool = False, **disturb: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the package's command line to its end and capture what it prints."""
-    # Empty, not unset: .env would fill it in, and tests report to no server.
-    environ = {**os.environ, "MLFLOW_TRACKING_URI": ""}
-    return subprocess.run(
-        command(*arguments),
-        cwd=ROOT,
-        env={**environ, **(env or {})},
-        capture_output=True,
-        text=True,
-    )
+    return launcher(other).run(*arguments, environ=env, **disturb)
 
 
-def train(run_dir: Path, *arguments: object, env: Mapping[str, str] | None = None) -> Path:
+def train(run_dir: Path, *arguments: object, **how: Any) -> Path:
     """Train the smoke configuration into `run_dir`; fail the test if that fails."""
-    done = run("train", "--config", SMOKE, "--run-dir", run_dir, *arguments, env=env)
+    done = run("train", "--config", SMOKE, "--run-dir", run_dir, *arguments, **how)
     assert done.returncode == 0, done.stderr
     return run_dir
+
+
+def edit_manifest(run_dir: Path, **changes: Any) -> None:
+    """Change facts of a recorded run: `edit_manifest(run, code={"commit": "…"}, seed=3)`."""
+    path = run_dir / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for key, change in changes.items():
+        manifest[key] = {**manifest[key], **change} if isinstance(change, dict) else change
+    path.write_text(json.dumps(manifest))
 
 
 @pytest.fixture(scope="session")

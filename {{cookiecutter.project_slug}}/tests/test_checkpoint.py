@@ -23,6 +23,7 @@ def state(step: int, best: int = 0) -> dict:
     return {
         "step": step,
         "best": {"step": best, "val_accuracy": 0.5},
+        "logs": {},
         "model": {"weight": torch.full((3,), float(step))},
         "optimizer": {"lr": 0.1},
     }

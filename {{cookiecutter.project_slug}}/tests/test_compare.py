@@ -4,22 +4,16 @@ import json
 import shutil
 
 import pytest
-from conftest import run, train
+from conftest import edit_manifest, run, train
 
 from {{ cookiecutter.__package }}.compare import compare_runs, first_divergence
+from {{ cookiecutter.__package }}.config import flatten
 from {{ cookiecutter.__package }}.record import Step
 
 
 @pytest.fixture
 def copy(smoke_run, tmp_path):
     return shutil.copytree(smoke_run, tmp_path / "copy")
-
-
-def edit_manifest(run_dir, change):
-    path = run_dir / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
 
 
 def test_a_run_is_identical_to_its_copy(smoke_run, copy):
@@ -44,29 +38,33 @@ def test_another_seed_is_named_as_the_cause(smoke_run, tmp_path):
 @pytest.mark.parametrize(
     ("layer", "change"),
     [
-        ("code", lambda m: m["code"].update(commit="0" * 40)),
-        ("config", lambda m: m["config"]["training"].update(learning_rate=9.0)),
-        ("data", lambda m: m["data"].update(sha256="0" * 64)),
-        ("environment", lambda m: m["environment"]["packages"].update(numpy="0.1")),
-        ("hardware", lambda m: m["hardware"].update(cpu="abacus")),
-        ("determinism", lambda m: m["determinism"].update(num_threads=64)),
+        ("code", {"commit": "0" * 40}),
+        ("config", {"training": {"learning_rate": 9.0}}),
+        ("data", {"files": {"digits.csv.gz": "0" * 64}}),
+        ("environment", {"packages": {"numpy": "0.1"}}),
+        ("hardware", {"cpu": "abacus"}),
+        ("determinism", {"num_threads": 64}),
     ],
 )
 def test_every_layer_is_compared(smoke_run, copy, layer, change):
-    """A fact that differs is reported under its layer, once."""
-    edit_manifest(copy, change)
+    """A fact that differs is reported under its layer, by its key, with both values."""
+    edit_manifest(copy, **{layer: change})
+    key, value = next(iter(flatten(change).items()))
     causes = compare_runs(smoke_run, copy).causes
-    assert [cause.layer for cause in causes] == [layer]
+    assert {cause.layer for cause in causes} == {layer}
+    assert value in [cause.b for cause in causes if cause.key == key]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "steps.jsonl"])
-def test_a_file_that_is_not_its_manifests_is_refused(smoke_run, copy, name):
-    """A flipped bit in the weights or a missing log: exit code 2, never IDENTICAL."""
-    if name == "steps.jsonl":
+@pytest.mark.parametrize("name", ["model.safetensors", "steps.jsonl", "metrics.csv"])
+@pytest.mark.parametrize("damage", ["lost", "edited"])
+def test_a_file_that_is_not_its_manifests_is_refused(smoke_run, copy, name, damage):
+    """A missing file, a flipped bit, one digit of one loss: exit code 2, never IDENTICAL."""
+    if damage == "lost":
         (copy / name).unlink()
     else:
         content = bytearray((copy / name).read_bytes())
-        content[-1] ^= 1
+        place = content.rindex(b"0x1.") + 4 if name == "steps.jsonl" else len(content) - 2
+        content[place] ^= 1
         (copy / name).write_bytes(content)
     for arguments in (("compare", smoke_run, copy), ("compare", copy, copy), ("verify", copy)):
         done = run(*arguments)
@@ -76,15 +74,17 @@ def test_a_file_that_is_not_its_manifests_is_refused(smoke_run, copy, name):
 
 def test_runs_that_are_not_complete_are_not_identical(smoke_run, copy):
     """Equal as far as they go is not the same as equal."""
-    edit_manifest(copy, lambda m: m["results"].update(completed=False))
+    edit_manifest(copy, results={"completed": False})
     assert not compare_runs(copy, copy).identical
     assert not compare_runs(smoke_run, copy).identical
 
 
 def test_keys_that_cannot_matter_are_no_cause(smoke_run, copy):
     """The number of workers and the paths change no bit, so they explain nothing."""
-    edit_manifest(copy, lambda m: m["config"]["data"].update(num_workers=9))
-    edit_manifest(copy, lambda m: m["config"]["paths"].update(data_dir="/elsewhere"))
+    config = json.loads((copy / "manifest.json").read_text())["config"]
+    config["data"]["num_workers"] = 9
+    config["paths"]["data_dir"] = "/elsewhere"
+    edit_manifest(copy, config=config)
     assert compare_runs(smoke_run, copy).causes == []
 
 

@@ -31,7 +31,7 @@ def test_splits_share_no_image_and_hold_every_sample(digits):
         for split in (digits.train, digits.val, digits.test)
     ]
     assert not (contents[0] & contents[1] or contents[0] & contents[2] or contents[1] & contents[2])
-    assert digits.num_samples == 1797
+    assert digits.describe()["num_samples"] == 1797
 
 
 def test_a_sample_keeps_its_side_when_the_data_grow(digits):
@@ -45,11 +45,11 @@ def test_a_sample_keeps_its_side_when_the_data_grow(digits):
 
 def test_one_changed_bit_changes_the_digest(digits, tmp_path):
     """The data's sha256 covers every pixel and label."""
-    before = digits.sha256()
+    before = digits.describe()["sha256"]
     copy = load_data(Data(), tmp_path)
-    assert copy.sha256() == before
+    assert copy.describe()["sha256"] == before
     copy.train.images[0, 0, 0, 0] ^= 1
-    assert copy.sha256() != before
+    assert copy.describe()["sha256"] != before
 
 
 def test_augmentation_depends_on_the_key_and_nothing_else(digits):

@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except Exception as error:  # a damaged archive fails in many ways, and all mean the same
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is not a whole checkpoint: {reason}") from None
-    missing = {"step", "best", "model", "optimizer"} - set(state)
+    missing = {"step", "best", "logs", "model", "optimizer"} - set(state)
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: another version wrote it")
     if digest(state) != expected:

@@ -3,6 +3,7 @@
 Reads run directories only; nothing here imports torch.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -91,10 +92,13 @@ def _weights(run_dir: Path, manifest: Mapping[str, Any]) -> str | None:
 
 
 def _steps(run_dir: Path, manifest: Mapping[str, Any]) -> list[Step]:
-    completed, expected = (manifest["results"].get(key) for key in ("completed", "num_steps"))
+    completed, expected = (manifest["results"][key] for key in ("completed", "num_steps"))
     steps = read_steps(run_dir / STEPS, partial=not completed)
     if completed and len(steps) != expected:
         raise ValueError(f"{run_dir / STEPS} holds {len(steps)} of the {expected} steps of its run")
+    for name, digest in (manifest["results"]["logs"] or {}).items():
+        if completed and hashlib.sha256((run_dir / name).read_bytes()).hexdigest() != digest:
+            raise ValueError(f"{run_dir / name} was changed after the run wrote it")
     return steps
 
 

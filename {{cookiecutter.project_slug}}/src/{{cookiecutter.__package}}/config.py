@@ -134,6 +134,10 @@ class Tracking(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Determinism(Section):
+    profile: Literal["fast", "portable"] = "fast"
+    """`fast`: the best instructions of this CPU. `portable`: AVX2 on every x86-64 CPU, so that
+    processors of other makers and years give the same bits; needs AVX2, costs up to half the speed.
+    """
     deterministic_algorithms: bool = True
     """Refuse operations that have no deterministic implementation."""
     cudnn_benchmark: bool = False

@@ -3,12 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .cifar import load_cifar10
+from .cifar import ARCHIVE, SHA256, load_cifar10
 from .config import Data
 from .interrupt import ignore_stop_signals
 from .order import BatchSampler
@@ -25,6 +26,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def sha256(self) -> str:
+        """Digest of every image and label in their order: one changed bit shows."""
+        digest = hashlib.sha256()
+        for array in (self.images, self.labels):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -38,19 +47,20 @@ class ImageData:
     mean: tuple[float, ...]
     """Per channel, of pixel values as they are stored."""
     std: tuple[float, ...]
+    files: dict[str, str]
+    """sha256 of each file that the data came from."""
 
-    def sha256(self) -> str:
-        """Digest of every image and label, split by split: one changed bit shows."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.val, self.test):
-            for array in (split.images, split.labels):
-                digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-    @property
-    def num_samples(self) -> int:
-        return len(self.train) + len(self.val) + len(self.test)
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says of the data; `sha256` covers every bit of every split."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        digests = {name: split.sha256() for name, split in splits.items()}
+        return {
+            "name": self.name,
+            "num_samples": sum(map(len, splits.values())),
+            "sha256": hashlib.sha256(" ".join(digests.values()).encode()).hexdigest(),
+            "files": self.files,
+            "splits": digests,
+        }
 
 
 def load_data(config: Data, data_dir: Path) -> ImageData:
@@ -131,15 +141,18 @@ def split_by_content(
 
 def _digits(config: Data, data_dir: Path) -> ImageData:
     # Imported here: it costs a second, and CIFAR-10 does not need it.
+    from sklearn.datasets import data as folder
     from sklearn.datasets import load_digits
 
+    path = Path(folder.__path__[0]) / "digits.csv.gz"
     source = load_digits()  # 1,797 images of 8 x 8 pixels from 0 to 16, inside the package
     images = source.images.astype(np.uint8)[:, np.newaxis]
     train, val, test = split_by_content(
         Split(images, source.target.astype(np.int64)), config.val_fraction, config.test_fraction
     )
     # Mean and standard deviation of all pixels of the data set, to three digits.
-    return ImageData("digits", train, val, test, 10, mean=(4.884,), std=(6.017,))
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    return ImageData("digits", train, val, test, 10, (4.884,), (6.017,), files)
 
 
 def _cifar10(config: Data, data_dir: Path) -> ImageData:
@@ -147,7 +160,8 @@ def _cifar10(config: Data, data_dir: Path) -> ImageData:
     train, val, _ = split_by_content(Split(images, labels), config.val_fraction, 0.0)
     # Per channel over the 50,000 training images, as widely used; here in units of 0 … 255.
     mean, std = (125.307, 122.950, 113.865), (62.993, 62.089, 66.705)
-    return ImageData("cifar10", train, val, Split(*test), 10, mean, std)
+    files = {ARCHIVE: SHA256}  # checked when it was loaded
+    return ImageData("cifar10", train, val, Split(*test), 10, mean, std, files)
 
 
 def _unit_hash(image: np.ndarray) -> float:

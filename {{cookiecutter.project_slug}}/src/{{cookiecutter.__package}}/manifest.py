@@ -11,27 +11,31 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+from .environment import read_cpu
+
+SCHEMA = 2
 MANIFEST = "manifest.json"
-REQUIRED = (
-    "schema",
-    "run_id",
-    "command",
-    "seed",
-    "config",
-    "config_sha256",
-    "code",
-    "data",
-    "environment",
-    "hardware",
-    "determinism",
-    "results",
-)
+FIELDS: dict[str, tuple[str, ...]] = {
+    "schema": (),
+    "project": (),
+    "run_id": (),
+    "command": (),
+    "seed": (),
+    "config": ("*",),
+    "config_sha256": (),
+    "code": ("commit", "dirty", "diff_sha256", "files"),
+    "data": ("name", "num_samples", "sha256", "files", "splits"),
+    "environment": ("python", "platform", "packages", "lock_sha256"),
+    "hardware": ("cpu", "isa", "num_cores", "gpus", "driver", "cuda", "cudnn"),
+    "determinism": ("*",),
+    "results": ("metrics", "best", "weights_sha256", "logs", "num_steps", "completed"),
+}
+"""Every field and what it holds; `*`: anything. A run that was resumed has `resumes` as well."""
 
 
 def write_manifest(run_dir: Path, manifest: Mapping[str, Any]) -> None:
@@ -49,7 +53,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     """Read the manifest of a run.
 
     Raises:
-        ValueError: not a run directory, or a manifest that is torn or of another schema.
+        ValueError: not a run directory of this project, or a manifest that is torn, of another
+            schema, or with a field missing or unknown.
     """
     path = run_dir / MANIFEST
     try:
@@ -61,12 +66,30 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
         raise ValueError(f"{path} has schema {found!r}, expected {SCHEMA}")
-    if missing := [name for name in REQUIRED if name not in manifest]:
-        raise ValueError(f"{path} lacks the fields {', '.join(missing)}")
-    sections = ("config", "code", "data", "environment", "hardware", "determinism", "results")
-    if wrong := [name for name in sections if not isinstance(manifest[name], dict)]:
-        raise ValueError(f"{path}: the fields {', '.join(wrong)} must be objects")
+    _check_fields(path, manifest, FIELDS, also=("resumes",))
+    for section, names in FIELDS.items():
+        if names and not isinstance(manifest[section], dict):
+            raise ValueError(f"{path}: the field {section} must be an object")
+        if names and names != ("*",):
+            _check_fields(path, manifest[section], names, prefix=f"{section}.")
+    if manifest["project"] != __package__:
+        project = manifest["project"]
+        raise ValueError(f"{run_dir} is a run of project {project!r}, this is {__package__!r}")
     return manifest
+
+
+def _check_fields(
+    path: Path,
+    found: Mapping[str, Any],
+    wanted: Iterable[str],
+    *,
+    also: tuple[str, ...] = (),
+    prefix: str = "",
+) -> None:
+    if missing := sorted(set(wanted) - set(found)):
+        raise ValueError(f"{path} lacks the fields {', '.join(prefix + name for name in missing)}")
+    if unknown := sorted(set(found) - set(wanted) - set(also)):
+        raise ValueError(f"{path} has unknown fields: {', '.join(prefix + n for n in unknown)}")
 
 
 def find_project_root() -> Path:
@@ -78,11 +101,15 @@ def find_project_root() -> Path:
 
 
 def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any]:
-    """Commit, whether the tree differs from it, and a digest of the difference.
+    """Commit, whether the tree differs from it, a digest of the difference, one of each source.
 
     Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`. Runs are not
     code: what lies beside `leave_out`, the run's directory, does not count.
     """
+    return {**_describe_commit(root, leave_out), "files": _source_files(root)}
+
+
+def _describe_commit(root: Path, leave_out: Path | None) -> dict[str, Any]:
     top = _git(root, "rev-parse", "--show-toplevel")
     tracked = _git(root, "ls-files", "--error-unmatch", "pyproject.toml") is not None
     if top is None or not (tracked or Path(top).resolve() == root.resolve()):
@@ -109,6 +136,17 @@ def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any
     return {"commit": commit, "dirty": True, "diff_sha256": total.hexdigest()}
 
 
+def _source_files(root: Path) -> dict[str, str]:
+    """sha256 of each file that trains, by its path in the checkout."""
+    package = Path(__file__).parent
+    sources = {f"src/{__package__}/{path.name}": path for path in package.glob("*.py")}
+    sources |= {"train.py": root / "train.py"} if (root / "train.py").is_file() else {}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in sorted(sources.items())
+    }
+
+
 def describe_environment(root: Path) -> dict[str, Any]:
     """Python, platform, every installed package, and a digest of the lock files."""
     packages = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
@@ -122,7 +160,7 @@ def describe_environment(root: Path) -> dict[str, Any]:
 
 def describe_hardware(accelerator: Mapping[str, Any]) -> dict[str, Any]:
     """The processor, and what torch reports of GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
-    cpu, flags = _cpu()
+    cpu, flags = read_cpu()
     known = ("avx512f", "avx2", "avx", "sse4_2", "asimd")
     return {
         "cpu": cpu,
@@ -164,16 +202,3 @@ def _git(root: Path, *arguments: str) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _cpu() -> tuple[str, set[str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    fields = {
-        key.strip().lower(): value.strip()
-        for key, _, value in (line.partition(":") for line in text.splitlines())
-    }
-    flags = fields.get("flags") or fields.get("features") or ""
-    return fields.get("model name") or platform.machine(), set(flags.split())

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,31 +34,29 @@ class Step:
 
 
 class Recorder:
-    """Appends to the logs of a run; after a resume, what lies beyond the checkpoint is cut off."""
+    """Appends to the logs of a run; after a resume, what lies beyond the checkpoint is cut off.
 
-    def __init__(self, run_dir: Path, *, resume_step: int = 0, steps_per_epoch: int = 1) -> None:
-        self._steps_path = run_dir / STEPS
+    Raises:
+        ValueError: the logs before the checkpoint are not what the run wrote (`logs`, by name).
+    """
+
+    def __init__(
+        self, run_dir: Path, *, resume_step: int = 0, logs: Mapping[str, str] | None = None
+    ) -> None:
         self._metrics_path = run_dir / METRICS
-        kept = [s for s in read_steps(self._steps_path, partial=True) if s.step <= resume_step]
-        rows = read_metrics(self._metrics_path)[: resume_step // steps_per_epoch]
-        for path, found, wanted in (
-            (self._steps_path, len(kept), resume_step),
-            (self._metrics_path, len(rows), resume_step // steps_per_epoch),
-        ):
-            if found != wanted:
-                raise ValueError(
-                    f"{path} holds {found} of the {wanted} lines before the checkpoint; "
-                    "the run cannot be resumed"
-                )
-        _replace(self._steps_path, "".join(f"{step.to_json()}\n" for step in kept))
-        _replace(self._metrics_path, _csv_text(rows))
-        self._losses = {step.step: step.loss for step in kept}
-        self._file: IO[str] = self._steps_path.open("a", encoding="utf-8")
+        texts = logs_until(run_dir, resume_step, logs)
+        for name, text in texts.items():
+            _replace(run_dir / name, text)
+        self._digests = {name: hashlib.sha256(text.encode()) for name, text in texts.items()}
+        self._losses = {step.step: step.loss for step in read_steps(run_dir / STEPS)}
+        self._file: IO[str] = (run_dir / STEPS).open("a", encoding="utf-8")
 
     def step(self, step: Step) -> None:
         """Append one line; flushed to the operating system, so that a kill loses none."""
-        self._file.write(step.to_json() + "\n")
+        line = step.to_json() + "\n"
+        self._file.write(line)
         self._file.flush()
+        self._digests[STEPS].update(line.encode())
         self._losses[step.step] = step.loss
 
     def epoch(
@@ -66,21 +65,43 @@ class Recorder:
         """Append the epoch whose last step is `step`; its training loss is the steps' mean."""
         losses = [self._losses.pop(number) for number in range(step - num_steps + 1, step + 1)]
         row = {"epoch": epoch, "step": step, "train_loss": sum(losses) / num_steps, **metrics}
+        line = ",".join(str(row[column]) for column in COLUMNS) + "\n"
         with self._metrics_path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+            file.write(line)
+        self._digests[METRICS].update(line.encode())
         return row
 
-    def sync(self) -> None:
-        """Bring both logs to the disk: they must not end before the checkpoint that follows."""
+    def sync(self) -> dict[str, str]:
+        """Bring both logs to the disk, where they must not end before the checkpoint that follows;
+        their sha256 by name, which that checkpoint keeps."""
         os.fsync(self._file.fileno())
         with self._metrics_path.open("rb") as file:
             os.fsync(file.fileno())
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
     def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
+
+
+def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None) -> dict[str, str]:
+    """The text of both logs up to `step`, by name.
+
+    Raises:
+        ValueError: that text does not have the sha256 that `logs` names.
+    """
+    steps = read_steps(run_dir / STEPS, partial=True)
+    rows = [row for row in read_metrics(run_dir / METRICS) if int(row["step"]) <= step]
+    texts = {
+        STEPS: "".join(f"{entry.to_json()}\n" for entry in steps if entry.step <= step),
+        METRICS: _csv_text(rows),
+    }
+    for name, text in texts.items():
+        if logs is not None and hashlib.sha256(text.encode()).hexdigest() != logs.get(name):
+            raise ValueError(f"{run_dir / name} is not what the run wrote up to step {step}")
+    return texts
 
 
 def read_steps(path: Path, *, partial: bool = False) -> list[Step]:
@@ -114,8 +135,11 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if all(row.get(c) for c in COLUMNS)]
-    except (csv.Error, UnicodeDecodeError) as error:
+            rows = [row for row in csv.DictReader(file) if all(row.get(c) for c in COLUMNS)]
+            for row in rows:
+                int(row["step"])
+            return rows
+    except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is not a table of epochs: {error}") from None
 
 

@@ -111,7 +111,7 @@ def start_manifest(
         "seed": config.seed,
         "config": to_dict(config),
         "code": describe_code(root, leave_out=run_dir),
-        "data": {"name": data.name, "num_samples": data.num_samples, "sha256": data.sha256()},
+        "data": data.describe(),
     }
     digest = config_sha256(facts["config"])
     if (run_dir / MANIFEST).exists():
@@ -128,6 +128,7 @@ def start_manifest(
             "step": start,
             "command": command_line(),
             "changes": changes,
+            "environment": describe_environment(root),
             "hardware": describe_hardware(_accelerator()),
             "determinism": read_determinism(),
         }
@@ -141,6 +142,7 @@ def start_manifest(
     else:
         manifest = {
             "schema": SCHEMA,
+            "project": __package__,
             "run_id": run_dir.name,
             "command": command_line(),
             **facts,
@@ -152,6 +154,7 @@ def start_manifest(
                 "metrics": {},
                 "best": None,
                 "weights_sha256": None,
+                "logs": None,
                 "num_steps": num_steps,
                 "completed": False,
             },
@@ -167,6 +170,7 @@ def finish_manifest(
     metrics: dict[str, float],
     *,
     weights_sha256: str,
+    logs: dict[str, str],
     best: dict[str, Any],
 ) -> None:
     """Write the manifest again, with what the run came to."""
@@ -179,6 +183,7 @@ def finish_manifest(
         "metrics": {n: None if n in diverged else value for n, value in metrics.items()},
         "best": best,
         "weights_sha256": weights_sha256,
+        "logs": logs,
         "completed": True,
     }
     write_manifest(run_dir, {**manifest, "results": results})
@@ -190,12 +195,18 @@ def _changes(manifest: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     for layer in ("config", "code", "data"):
         before, after = flatten(manifest[layer]), flatten(facts[layer])
         changes += [
-            f"{layer} {key} was {before.get(key)!r}, now {after.get(key)!r}"
+            f"{layer} {key} was {_short(before.get(key))}, now {_short(after.get(key))}"
             for key in sorted(before.keys() | after.keys())
             if before.get(key) != after.get(key)
             and not (layer == "config" and key.startswith(INERT_KEYS))
         ]
     return changes
+
+
+def _short(value: Any) -> str:
+    # A digest's first digits tell it from another; two whole ones hide what the line says.
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:13]}…"
 
 
 def _accelerator() -> dict[str, Any]:

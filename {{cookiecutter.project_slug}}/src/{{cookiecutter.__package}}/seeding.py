@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .config import MAX_SEED, Determinism
+from .environment import FOREIGN, PORTABLE
 
 
 def set_seed(seed: int, determinism: Determinism | None = None) -> None:
@@ -40,7 +41,19 @@ def check_seed(seed: int) -> None:
 
 
 def set_determinism(determinism: Determinism) -> None:
-    """Set every switch of the `determinism` section; call before any CUDA work."""
+    """Set every switch of the `determinism` section; call before any CUDA work.
+
+    Raises:
+        ValueError: the profile is portable, and torch was loaded without its variables.
+    """
+    capped = all(os.environ.get(name) == value for name, value in PORTABLE.items())
+    capability = torch.backends.cpu.get_cpu_capability()
+    if determinism.profile == "portable" and not (capped and capability == "AVX2"):
+        raise ValueError(
+            "determinism.profile is portable, but torch was loaded without "
+            f"{' '.join(f'{name}={value}' for name, value in PORTABLE.items())}; "
+            "start with python train.py, or set them before Python"
+        )
     # Needed before CUDA starts by torch < 2.10 for deterministic cuBLAS; harmless later.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(determinism.deterministic_algorithms)
@@ -60,6 +73,8 @@ def read_determinism() -> dict[str, Any]:
     """Every switch as it stands in this process, not as it was asked for."""
     newer = hasattr(torch.backends, "fp32_precision")
     names = ("PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    variables = {name: os.environ.get(name) for name in (*names, *PORTABLE)}
+    variables |= {name: os.environ[name] for name in FOREIGN if name in os.environ}
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -72,7 +87,7 @@ def read_determinism() -> dict[str, Any]:
         else torch.get_float32_matmul_precision(),
         "num_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "environment": {name: os.environ.get(name) for name in names},
+        "environment": variables,
     }
 
 

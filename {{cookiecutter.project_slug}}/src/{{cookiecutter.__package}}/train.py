@@ -109,7 +109,7 @@ def _train(
     manifest = start_manifest(
         run_dir, config, data, start=start, num_steps=num_steps, allow_changes=allow_changes
     )
-    recorder = Recorder(run_dir, resume_step=start, steps_per_epoch=steps_per_epoch)
+    recorder = Recorder(run_dir, resume_step=start, logs=state["logs"] if state else None)
     tracker = build_tracker(tracking.mlflow_uri, config, run_dir.name)
     progress = Progress(num_steps, start=start)
 
@@ -161,9 +161,8 @@ def _train(
                 or done % config.training.checkpoint_every == 0
                 or done == num_steps
             ):
-                state = {"step": done, "best": best}
+                state = {"step": done, "best": best, "logs": recorder.sync()}
                 state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                recorder.sync()
                 save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
             if stopping and done < num_steps:
                 raise Interrupted(run_dir, done, stop.signal_number)
@@ -174,7 +173,9 @@ def _train(
     _log.info("test_loss %.4f  test_accuracy %.4f", test_loss, test_accuracy)
     weights_sha256 = save_weights(run_dir / WEIGHTS, model)
     plot_curves(run_dir)
-    finish_manifest(run_dir, manifest, metrics, weights_sha256=weights_sha256, best=best)
+    finish_manifest(
+        run_dir, manifest, metrics, weights_sha256=weights_sha256, logs=state["logs"], best=best
+    )
     tracker.metrics(metrics, step=num_steps)
     tracker.finish(run_dir)
     return TrainResult(test_loss, test_accuracy, weights_sha256, run_dir)

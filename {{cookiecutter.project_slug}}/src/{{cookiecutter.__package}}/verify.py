@@ -14,7 +14,7 @@ from typing import Any
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
 from .config import config_from_dict, config_sha256, flatten, load_config, to_yaml
 from .manifest import read_manifest
-from .record import METRICS, STEPS, Step, read_steps
+from .record import METRICS, STEPS, Step, logs_until, read_steps
 from .report import write_html
 
 IDENTICAL, DIFFERS = 0, 1
@@ -100,7 +100,9 @@ def _segments(
     run_dir: Path, manifest: dict[str, Any], scratch: Path, num_segments: int, seed: int
 ) -> tuple[list[Stretch], list[Cause]]:
     # Imported here: a whole verification leaves torch to the process that trains.
-    from .checkpoint import checkpoint_digest, checkpoint_path, list_checkpoints
+    import torch
+
+    from .checkpoint import checkpoint_digest, checkpoint_path, list_checkpoints, load_checkpoint
 
     if num_segments < 1:
         raise ValueError(f"--segments must be at least 1, got {num_segments}")
@@ -116,10 +118,12 @@ def _segments(
         )
     chosen = sorted(random.Random(seed).sample(pairs, min(num_segments, len(pairs))))
     covered, total = sum(end - start for start, end in chosen), manifest["results"]["num_steps"]
+    last = load_checkpoint(checkpoint_path(folder, steps[-1]), torch.device("cpu"))
+    logs_until(run_dir, steps[-1], last["logs"])  # an edited log is no record
+    recorded = read_steps(run_dir / STEPS, partial=True)
     print(
         f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again"
     )
-    recorded = read_steps(run_dir / STEPS, partial=True)
     stretches, found = [], []
     for start, end in chosen:
         again = _prepare(run_dir, scratch / f"{start}-{end}", start)

@@ -1,0 +1,178 @@
+"""Runs of the package in forks of an interpreter that has its libraries loaded: a second each.
+
+`Launcher` is the side of the tests. Executed as a program, this file is the other side: it reads a
+request a line, forks, and answers when the fork has ended. Nothing of the package has run in the
+parent, so a fork is as fresh as a process that was started cold, but for the hash seed and the
+address layout, which it shares with its siblings: the tests use two launchers that differ in both.
+"""
+
+import gc
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "{{ cookiecutter.__package }}"
+FORKS = sys.platform == "linux"  # elsewhere every run is a process of its own
+SETTLED = {
+    # What the program would set and then start itself again.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_DYNAMIC": "FALSE",
+    "MKL_DYNAMIC": "FALSE",
+    # Empty, not unset: .env would fill it in, and tests report to no server.
+    "MLFLOW_TRACKING_URI": "",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, the variables it sees, and what is disturbed around it."""
+
+    arguments: list[str]
+    environ: dict[str, str] = field(default_factory=dict)
+    disturb: dict[str, Any] = field(default_factory=dict)
+
+
+class Launcher:
+    """An interpreter with `environ` set before its start, which executes requests in forks."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = {**os.environ, **SETTLED, **environ}
+        self._scratch = tempfile.TemporaryDirectory(prefix="launcher-")
+        self._pending: dict[int, Future[int]] = {}
+        self._lock = threading.Lock()
+        self._count = 0
+        if FORKS:
+            self._server = subprocess.Popen(
+                [sys.executable, __file__],
+                env=self._environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            threading.Thread(target=self._listen, daemon=True).start()
+
+    def run(
+        self, *arguments: object, environ: Mapping[str, str] | None = None, **disturb: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Execute a command line of the package to its end and capture what it prints."""
+        with self._lock:
+            self._count += 1
+            number = self._count
+        outputs = [Path(self._scratch.name) / f"{number}.{name}" for name in ("out", "err")]
+        request = {
+            "number": number,
+            "arguments": list(map(str, arguments)),
+            "environ": dict(environ or {}),
+            "disturb": disturb,
+            "outputs": list(map(str, outputs)),
+        }
+        code = self._forked(number, request) if FORKS else self._started(request)
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in outputs]
+        return subprocess.CompletedProcess(request["arguments"], code, *texts)
+
+    def close(self) -> None:
+        """End the interpreter; it has nothing to save."""
+        if FORKS:
+            self._server.kill()
+            self._server.wait()
+        self._scratch.cleanup()
+
+    def _forked(self, number: int, request: dict[str, Any]) -> int:
+        future: Future[int] = Future()
+        with self._lock:
+            self._pending[number] = future
+            self._server.stdin.write(json.dumps(request) + "\n")
+            self._server.stdin.flush()
+        return future.result(timeout=300)
+
+    def _listen(self) -> None:
+        for line in self._server.stdout:
+            answer = json.loads(line)
+            self._pending.pop(answer["number"]).set_result(answer["code"])
+        for future in self._pending.values():
+            future.set_exception(RuntimeError("the launcher ended; its message is on stderr"))
+
+    def _started(self, request: dict[str, Any]) -> int:
+        command = [sys.executable, __file__, json.dumps(request)]
+        return subprocess.run(command, env=self._environ, start_new_session=True).returncode
+
+
+def play(request: Mapping[str, Any]) -> int:
+    """Execute a request in this process and return its exit code."""
+    import surroundings
+
+    os.chdir(ROOT)
+    for number, path in enumerate(request["outputs"], start=1):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, number)
+        os.close(handle)
+    os.environ.update(request["environ"])
+    # What the program would find if it had been started cold, and would start again.
+    sys.orig_argv = [sys.executable, "-m", PACKAGE, *request["arguments"]]
+    sys.argv = [PACKAGE, *request["arguments"]]
+    surroundings.disturb(**request["disturb"])
+    from importlib import import_module
+
+    return import_module(f"{PACKAGE}.__main__").main(request["arguments"])
+
+
+def serve() -> int:
+    """Fork for each request on stdin; answer on stdout with the exit code of each."""
+    preload()
+    gc.freeze()  # collections in the forks need not walk through what they all share
+    answers = os.fdopen(os.dup(1), "w")
+    waiting = selectors.DefaultSelector()
+    waiting.register(0, selectors.EVENT_READ)
+    buffer = b""
+    while True:
+        for key, _ in waiting.select():
+            if key.fd == 0:
+                chunk = os.read(0, 1 << 16)
+                if not chunk:
+                    return 0
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    request = json.loads(line)
+                    process = os.fork()
+                    if not process:
+                        os.setsid()
+                        code = play(request)
+                        sys.stdout.flush()
+                        sys.stderr.flush()
+                        os._exit(code)  # tearing all the libraries down takes most of a second
+                    handle = os.pidfd_open(process)
+                    waiting.register(handle, selectors.EVENT_READ, (process, request["number"]))
+            else:
+                process, number = key.data
+                waiting.unregister(key.fd)
+                os.close(key.fd)
+                code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+                print(json.dumps({"number": number, "code": code}), file=answers, flush=True)
+
+
+def preload() -> None:
+    """Load what a run needs, without calling any of it."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import safetensors.torch  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+    import torch._dynamo  # an optimizer loads it
+    import torch._inductor.config  # noqa: F401  (deterministic mode loads it)
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parent)
+    sys.exit(play(json.loads(sys.argv[1])) if sys.argv[1:] else serve())

@@ -1,0 +1,175 @@
+"""What must not matter to a run, changed on purpose, all at once; and kills at chosen instants.
+
+After Debian's reprotest: vary everything together, and look for the cause only if a bit differs.
+Every function here changes the process it is called in and is never undone.
+"""
+
+import datetime
+import glob
+import os
+import platform
+import random
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+PACKAGE = "{{ cookiecutter.__package }}"
+NOISY = (
+    "train.load_data",
+    "train.evaluate",
+    "train.save_checkpoint",
+    "train.start_manifest",
+    "record.Recorder.step",
+    "record.Recorder.epoch",
+    "record.Recorder.sync",
+    "progress.Progress.step",
+)
+"""Functions around which foreign code may draw random numbers: loading, logging, evaluation."""
+
+
+def disturb(*, vary: str = "", kill: str = "", terminate: str = "") -> None:
+    """Change the surroundings (`vary` orders the listings: "reversed" or "sorted"); end the
+    process with SIGKILL, or send it SIGTERM, at "before|after FUNCTION N", the N-th call of it."""
+    if vary:
+        listings(vary)
+        another_clock()
+        another_machine()
+        stray_randomness()
+        uneven_speed()
+        os.chdir(tempfile.gettempdir())
+    if kill:
+        _signal_at(kill, signal.SIGKILL)
+    if terminate:
+        _signal_at(terminate, signal.SIGTERM)
+
+
+def listings(order: str) -> None:
+    """Directories are listed in another order; both are tried, since one is often the native."""
+    list_directory, scan_directory = os.listdir, os.scandir
+
+    def ordered(entries: list, name: Callable[[Any], Any]) -> list:
+        return sorted(entries, key=name, reverse=order == "reversed")
+
+    class Scan:
+        def __init__(self, path: Any = ".") -> None:
+            with scan_directory(path) as found:
+                self.entries: Iterator = iter(ordered(list(found), lambda entry: entry.name))
+
+        def __iter__(self) -> "Scan":
+            return self
+
+        def __next__(self) -> Any:
+            return next(self.entries)
+
+        def __enter__(self) -> "Scan":
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    os.listdir = lambda path=".": ordered(list_directory(path), lambda name: name)
+    os.scandir = Scan
+    for kind in vars(glob).values():  # Python 3.13 binds it in a class
+        if vars(kind).get("scandir") if isinstance(kind, type) else None:
+            kind.scandir = staticmethod(os.scandir)
+
+
+def another_clock() -> None:
+    """97 days later, and fifty times as fast: no time limit may shape a result."""
+    offset, factor = 97 * 86_400, 50
+    for name in ("time", "monotonic", "perf_counter", "process_time"):
+        real, real_ns = getattr(time, name), getattr(time, f"{name}_ns")
+        start, start_ns = real(), real_ns()
+        setattr(
+            time, name, lambda real=real, start=start: start + offset + factor * (real() - start)
+        )
+        setattr(
+            time,
+            f"{name}_ns",
+            lambda real=real_ns, start=start_ns: start + offset * 10**9 + factor * (real() - start),
+        )
+
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime.datetime:
+            return datetime.datetime.fromtimestamp(time.time(), tz)
+
+    later = Later
+    datetime.datetime = later
+
+
+def another_machine() -> None:
+    """Another number of processors, name, user and home."""
+    os.cpu_count = lambda: 7
+    if hasattr(os, "process_cpu_count"):
+        os.process_cpu_count = os.cpu_count
+    if hasattr(os, "sched_getaffinity"):
+        os.sched_getaffinity = lambda process: set(range(7))
+    import multiprocessing
+
+    multiprocessing.cpu_count = os.cpu_count
+    socket.gethostname = platform.node = lambda: "elsewhere"
+    os.environ |= {"USER": "somebody", "HOSTNAME": "elsewhere", "RANK": "3", "LOCAL_RANK": "3"}
+    os.environ |= {"SEED": "999", "PL_GLOBAL_SEED": "999", "SLURM_JOB_ID": "4711"}
+
+
+def stray_randomness() -> None:
+    """Code that has no part in training draws from, and seeds, every global stream."""
+    import numpy as np
+    import torch
+
+    def draw(*_: Any) -> None:
+        random.seed(os.urandom(8))
+        np.random.seed(int.from_bytes(os.urandom(4), "little"))
+        torch.rand(random.randrange(1, 9))
+
+    draw()
+    for name in NOISY:
+        _wrap(name, before=draw, after=draw)
+
+
+def uneven_speed() -> None:
+    """Samples and steps take unequal time, so that whoever comes first is another one."""
+    _wrap("data.TrainSet.__getitem__", before=lambda n: time.sleep(0.004 * (n % 97 == 0)))
+    _wrap("record.Recorder.step", before=lambda n: time.sleep(0.01 * (n % 3 == 0)))
+
+
+def _signal_at(instant: str, number: int) -> None:
+    when, name, call = instant.split()
+
+    def send(count: int) -> None:
+        if count == int(call):
+            os.killpg(0, number)  # loader processes too, as a cluster does
+
+    _wrap(name, **{when: send})
+
+
+def _wrap(name: str, **around: Callable[[int], None]) -> None:
+    """Call `before` and `after` with the number of the call around `module[.Class].function`."""
+    parts = name.split(".")
+    try:
+        owner = import_module(f"{PACKAGE}.{parts[0]}")
+    except ModuleNotFoundError:
+        owner = import_module(parts[0])
+    for part in parts[1:-1]:
+        owner = getattr(owner, part)
+    function, calls = getattr(owner, parts[-1]), 0
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if "before" in around:
+            around["before"](calls)
+        result = function(*arguments, **named)
+        if "after" in around:
+            around["after"](calls)
+        return result
+
+    setattr(owner, parts[-1], wrapped)
