@@ -19,7 +19,7 @@ test: lint ## everything that CI runs: all bakes, and projects that really insta
 	$(PY) -m pytest
 
 test-fast: lint ## the same without the projects that are installed
-	$(PY) -m pytest -m "not real"
+	$(PY) -m pytest -m "not real and not slow"
 
 test-slow: $(TOOLS) ## the long checks: kills at every step and instant, a real MLflow server
 	$(PY) -m pytest -m slow

@@ -10,8 +10,9 @@ LAYERS = [
     {"config"},
     {"environment", "record", "cifar", "optim", "model", "checkpoint"},
     {"manifest", "seeding"},
-    {"order", "compare", "progress", "tracking", "doctor"},
-    {"data", "verify"},
+    {"order", "compare", "progress", "tracking", "expected", "inspection"},
+    {"data", "verify", "inspect_environment", "inspect_repository"},
+    {"doctor"},
     {"run"},
     {"train"},
     {"__main__"},
@@ -23,6 +24,10 @@ WITHOUT_TORCH = {
     "record",
     "compare",
     "doctor",
+    "expected",
+    "inspection",
+    "inspect_environment",
+    "inspect_repository",
     "verify",
     "report",
 }
@@ -35,7 +40,7 @@ def imports(path, *, top_level: bool = False) -> tuple[set[str], set[str]]:
     own, others = set(), set()
     for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            own.add(node.module)
+            own |= {node.module} if node.module else {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):

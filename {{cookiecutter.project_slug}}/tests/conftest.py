@@ -56,7 +56,8 @@ def edit_manifest(run_dir: Path, **changes: Any) -> None:
     path = run_dir / "manifest.json"
     manifest = json.loads(path.read_text())
     for key, change in changes.items():
-        manifest[key] = {**manifest[key], **change} if isinstance(change, dict) else change
+        whole = isinstance(change, dict) and key in manifest
+        manifest[key] = {**manifest[key], **change} if whole else change
     path.write_text(json.dumps(manifest))
 
 

@@ -1,5 +1,6 @@
 """Two runs are held against each other bit for bit, and what differs is named by its layer."""
 
+import hashlib
 import json
 import shutil
 
@@ -86,6 +87,48 @@ def test_keys_that_cannot_matter_are_no_cause(smoke_run, copy):
     config["paths"]["data_dir"] = "/elsewhere"
     edit_manifest(copy, config=config)
     assert compare_runs(smoke_run, copy).causes == []
+
+
+def differ(run_dir):
+    """Make the last step of a recorded run another one, so that only the record is whole."""
+    log = run_dir / "steps.jsonl"
+    entry = json.loads(log.read_text().splitlines()[-1])
+    loss = (2 * float.fromhex(entry["loss"])).hex()
+    log.write_text(log.read_text().replace(entry["loss"], loss))
+    logs = json.loads((run_dir / "manifest.json").read_text())["results"]["logs"]
+    digest = hashlib.sha256(log.read_bytes()).hexdigest()
+    edit_manifest(run_dir, results={"logs": {**logs, "steps.jsonl": digest}})
+
+
+def test_without_a_recorded_cause_the_known_ones_are_listed(smoke_run, copy):
+    """Threads, GPU models and paths inside BLAS: what makes runs differ whose records agree."""
+    differ(copy)
+    done = run("compare", smoke_run, copy)
+    assert done.returncode == 1
+    assert "first differs at step 18, in loss" in done.stdout
+    assert "no recorded fact differs" in done.stdout
+    for word in ("threads", "GPU", "BLAS"):
+        assert word in done.stdout.partition("known to cause that")[2]
+    assert done.stdout.splitlines()[-1] == "DIFFERENT"
+
+
+def test_another_processor_is_answered_with_the_portable_profile(smoke_run, copy):
+    """Where only the machine differs, the way to equal bits is named."""
+    differ(copy)
+    edit_manifest(copy, hardware={"cpu": "abacus"}, determinism={"cpu_capability": "AVX2"})
+    done = run("compare", smoke_run, copy)
+    assert "hardware: cpu was" in done.stdout
+    assert "determinism.profile=portable" in done.stdout
+
+
+def test_a_resume_on_another_machine_is_named(smoke_run, copy):
+    """A run that went on elsewhere says so: what had changed, and at which step."""
+    here = json.loads((copy / "manifest.json").read_text())
+    moved = {**here["hardware"], "cpu": "abacus"}
+    edit_manifest(copy, resumes=[{**here, "step": 9, "hardware": moved}])
+    (cause,) = compare_runs(smoke_run, copy).causes
+    assert (cause.layer, cause.b) == ("hardware", "abacus")
+    assert cause.key == "cpu (run B, resumed at step 9)"
 
 
 def steps(*losses):

@@ -1,14 +1,16 @@
 """The doctor really looks: a checkout broken in one way fails that one item."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 from importlib import metadata
 
 import pytest
-from conftest import PACKAGE, ROOT
+from conftest import PACKAGE, ROOT, run
 
-from {{ cookiecutter.__package }}.doctor import FAILS, examine
+from {{ cookiecutter.__package }}.doctor import FAILS, ITEMS, examine
 
 
 @pytest.fixture
@@ -36,28 +38,78 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
+def config(root, old, new):
+    edit(root / "configs" / "baseline.yaml", old, new)
+
+
+def readme(root, old, new):
+    edit(root / "README.md", old, new)
+
+
+def source(root, text):
+    (root / "src" / PACKAGE / "other.py").write_text(text)
+
+
 BREAKS = {
     "Python is the project's": lambda root: (root / ".python-version").write_text("2.7\n"),
+    "system dependencies are listed": lambda root: readme(root, "git, make", "make"),
+    "hardware requirements are stated": lambda root: readme(root, "| Memory |", "| Remarks |"),
     "deterministic algorithms are on": lambda root: edit(
-        root / "configs" / "baseline.yaml",
-        "deterministic_algorithms: true",
-        "deterministic_algorithms: false",
+        root / "configs" / "smoke.yaml", "fill_uninitialized_memory: true", "cudnn_benchmark: true"
+    ),
+    "data loaders are seeded": lambda root: source(
+        root, "from torch.utils import data\n\nloader = data.DataLoader([], shuffle=True)\n"
     ),
     "configs and seeds are in git": lambda root: (root / "configs" / "new.yaml").write_text(
         "seed: 0"
     ),
-    "images are pinned by digest": lambda root: edit(root / "Dockerfile", "@sha256:", ":"),
+    "configuration keys are documented": lambda root: edit(
+        root / "src" / PACKAGE / "config.py", '    """Peak learning rate', '    "" or """Peak'
+    ),
     "environment variables are documented": lambda root: edit(
         root / ".env.example", "DATA_DIR=", "#"
     ),
-    "README says what a stranger needs": lambda root: edit(
-        root / "README.md", "## Known limits", "## Other"
+    "expected results are documented": lambda root: config(
+        root, "weight_decay: 0.05", "weight_decay: 0.06"
     ),
-    "README's commands exist": lambda root: edit(root / "README.md", "make setup", "make magic"),
-    "data loaders are seeded": lambda root: (root / "src" / PACKAGE / "other.py").write_text(
-        "from torch.utils import data\n\nloader = data.DataLoader([], shuffle=True)\n"
+    "known limits are listed": lambda root: readme(root, "## Known limits", "## Other"),
+    "README says what a stranger needs": lambda root: readme(root, "## Setup", "## Other"),
+    "README's commands exist": lambda root: readme(root, "make setup", "make magic"),
+    "images are pinned by digest": lambda root: edit(root / "Dockerfile", "@sha256:", ":"),
+    "git tree is clean": lambda root: readme(root, "Training", "training"),
+}
+
+MORE_BREAKS = {
+    "a variable that only code reads": (
+        "environment variables are documented",
+        lambda root: source(root, "import os\n\nhidden = os.environ.get('HIDDEN_SWITCH')\n"),
     ),
-    "git tree is clean": lambda root: edit(root / "README.md", "Training", "training"),
+    "a switch that only warns": (
+        "deterministic algorithms are on",
+        lambda root: edit(
+            root / "src" / PACKAGE / "seeding.py",
+            "determinism.deterministic_algorithms)",
+            "determinism.deterministic_algorithms, warn_only=True)",
+        ),
+    ),
+    "a figure of the README that nobody measured": (
+        "expected results are documented",
+        lambda root: readme(root, "| fast | 9", "| fast | 8"),
+    ),
+    "a service from an image without a digest": (
+        "images are pinned by digest",
+        lambda root: edit(
+            root / "compose.yaml", "services:\n", "services:\n  extra:\n    image: redis:8\n\n"
+        ),
+    ),
+    "a subcommand that is not there": (
+        "README's commands exist",
+        lambda root: readme(root, f"python -m {PACKAGE} compare", f"python -m {PACKAGE} guess"),
+    ),
+    "a config that is not there": (
+        "README's commands exist",
+        lambda root: (root / "configs" / "cifar10_resnet18.yaml").unlink(),
+    ),
 }
 
 
@@ -101,10 +153,7 @@ def test_a_package_that_is_not_the_locks_is_named(checkout, pip_locks):
 
 def test_an_old_driver_is_named(checkout, monkeypatch, tmp_path):
     """The driver that nvidia-smi reports is held against the project's minimum."""
-    path = checkout / "pyproject.toml"
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("min_driver")]
-    path.write_text("\n".join(lines) + "\n")
-    edit(path, "[tool.repro]\n", '[tool.repro]\nmin_driver = "580.65.06"\n')
+    with_cuda(checkout, 'min_driver = "580.65.06"')
     tool = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     for version, status in (("570.10", FAILS), ("580.95.05", "holds")):
@@ -116,8 +165,96 @@ def test_an_old_driver_is_named(checkout, monkeypatch, tmp_path):
 @pytest.mark.parametrize("item", BREAKS)
 def test_a_broken_checkout_fails_that_item(checkout, item):
     """What held before fails after the one change, and nothing but git's own view fails with it."""
+    fails_alone(checkout, item, BREAKS[item])
+
+
+@pytest.mark.parametrize("name", MORE_BREAKS)
+def test_an_item_looks_at_more_than_one_place(checkout, name):
+    """The same for what an item finds elsewhere."""
+    fails_alone(checkout, *MORE_BREAKS[name])
+
+
+def fails_alone(checkout, item, change):
     before = failing(checkout)
     assert item not in before
-    BREAKS[item](checkout)
-    assert failing(checkout) - before - {"git tree is clean"} == {item} - {"git tree is clean"}
+    change(checkout)
+    # A file that git does not know is git's business, whatever else is wrong with it.
+    by_git = {"git tree is clean"}
+    assert failing(checkout) - before - by_git == {item} - by_git
     assert item in failing(checkout)
+
+
+def test_every_item_is_broken_once():
+    """An item of the list without a test that sees it fail does not count."""
+    elsewhere = {
+        "lock is present and hashed",
+        "lock is current",
+        "installed packages equal the lock",
+        "CUDA version is documented",
+        "driver is new enough",
+    }
+    assert set(ITEMS) == set(BREAKS) | elsewhere
+
+
+def test_a_lock_that_is_behind_is_named(checkout, pip_locks):
+    """A dependency that the lock lacks, and one at a version that is not allowed."""
+    item = "lock is current"
+    lines = (checkout / "pyproject.toml").read_text().splitlines()
+    wanted = [line.strip(' ",') for line in lines if re.match(r'    "[\w.-]+==', line)]
+    pip_locks.write_text("".join(f"{each} \\\n    --hash=sha256:{'0' * 64}\n" for each in wanted))
+    assert finding(checkout, item).status == "holds"
+    name, _, version = wanted[0].partition("==")
+    edit(pip_locks, f"{name}=={version}", f"{name}==0.0.1")
+    assert f"it has {name} 0.0.1" in finding(checkout, item).detail
+    edit(pip_locks, f"{name}==", "something-else==")
+    assert f"{name} is not in it" in finding(checkout, item).detail
+
+
+def test_a_cuda_line_that_the_readme_does_not_name_is_noticed(checkout):
+    """Another version, and a longer one that begins alike, are not the environment's."""
+    item = "CUDA version is documented"
+    with_cuda(checkout, 'cuda = "13.0"')
+    path = checkout / "README.md"
+    rows = [line for line in path.read_text().splitlines() if not line.startswith("| CUDA |")]
+    for stated, status in (("13.0, brought along", "holds"), ("12.6", FAILS), ("13.01", FAILS)):
+        text = "\n".join(rows) + "\n"
+        path.write_text(text.replace("| Memory |", f"| CUDA | {stated} |\n| Memory |", 1))
+        assert finding(checkout, item).status == status
+
+
+def with_cuda(checkout, line):
+    """Make this a project with (only) this fact of a CUDA environment."""
+    path = checkout / "pyproject.toml"
+    lines = path.read_text().splitlines()
+    kept = [each for each in lines if not each.startswith(("min_driver", "cuda ="))]
+    path.write_text("\n".join(kept) + "\n")
+    edit(path, "[tool.repro]\n", f"[tool.repro]\n{line}\n")
+
+
+def test_outside_git_it_says_that_it_cannot_tell(checkout):
+    """No repository: neither clean nor dirty, and no failure."""
+    shutil.rmtree(checkout / ".git")
+    for item in ("git tree is clean", "configs and seeds are in git"):
+        found = finding(checkout, item)
+        assert (found.status, "git init" in found.detail) == ("cannot tell here", True)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "Dockerfile", "docs/expected.json", "pyproject.toml"]
+)
+def test_a_lost_file_is_a_finding_and_no_traceback(checkout, name):
+    """Whatever is missing, the list is finished, and the file is named."""
+    (checkout / name).unlink()
+    findings = list(examine(checkout))
+    assert len(findings) == len(ITEMS)
+    assert any(f.status == FAILS and name.split("/")[-1] in f.detail for f in findings)
+
+
+def test_the_list_is_printed_for_people_and_for_programs():
+    """A line an item and their number; `--json` holds the same findings and the verdict."""
+    plain, as_json = run("doctor"), run("doctor", "--json")
+    found = json.loads(as_json.stdout)
+    assert plain.returncode == as_json.returncode == (0 if found["ok"] else 1)
+    assert [item["item"] for item in found["items"]] == list(ITEMS)
+    lines = plain.stdout.splitlines()[:-1]
+    assert all(line.startswith(item) for line, item in zip(lines, ITEMS, strict=True))

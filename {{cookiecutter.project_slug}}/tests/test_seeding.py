@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from {{ cookiecutter.__package }} import set_seed
+from {{ cookiecutter.__package }} import environment, set_seed
 from {{ cookiecutter.__package }}.config import MAX_SEED, Determinism
 from {{ cookiecutter.__package }}.seeding import (
     derive,
@@ -14,6 +14,7 @@ from {{ cookiecutter.__package }}.seeding import (
     sample_rng,
     seed_stream,
     seed_worker,
+    set_determinism,
 )
 
 
@@ -55,6 +56,15 @@ def test_the_switches_are_set_and_read_back():
     assert found["matmul_precision"] in ("ieee", "highest")
     assert found["num_threads"] == 1
     assert found["environment"]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_the_portable_profile_is_refused_where_it_cannot_hold(monkeypatch):
+    """torch loaded without its variables, or a CPU without AVX2: one line that says what to do."""
+    with pytest.raises(ValueError, match=r"ATEN_CPU_CAPABILITY=avx2 .* before Python"):
+        set_determinism(Determinism(profile="portable"))
+    monkeypatch.setattr(environment, "read_cpu", lambda: ("abacus", {"sse2"}))
+    with pytest.raises(ValueError, match=r"CPU with AVX2; this is abacus; use .*profile=fast"):
+        environment.check_portable()
 
 
 def test_a_loader_process_seeds_python_and_numpy_from_torchs_seed():

@@ -1,4 +1,4 @@
-"""The command line: `train`, `verify`, `compare` and `doctor`.
+"""The command line: `train`, `verify`, `compare`, `expected` and `doctor`.
 
 Only what a subcommand needs is imported, so that `--help` answers at once.
 """
@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(run=_compare)
 
+    expected = commands.add_parser("expected", help="measure the expected results anew")
+    expected.set_defaults(run=_expected)
+
     doctor = commands.add_parser("doctor", help="check this checkout on this machine")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(run=_doctor)
@@ -135,6 +138,13 @@ def _doctor(options: argparse.Namespace) -> int:
     from .doctor import doctor
 
     return doctor(as_json=options.json)
+
+
+def _expected(options: argparse.Namespace) -> int:
+    from .expected import write_expected
+
+    write_expected()
+    return 0
 
 
 def _newest_run() -> Path:

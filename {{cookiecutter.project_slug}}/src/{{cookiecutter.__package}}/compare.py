@@ -22,6 +22,19 @@ from .record import (
     weights_file_sha256,
 )
 
+KNOWN_CAUSES = (
+    "threads that add in the order in which they finish: more than one thread, or code that starts"
+    " its own",
+    "another path inside BLAS, oneDNN or cuDNN for the same version: memory alignment, a timed"
+    " choice, a processor that a virtual machine shows under the same name",
+    "a GPU of the same name with another number of multiprocessors, or a driver that schedules"
+    " otherwise",
+    "an operation without a deterministic implementation, or one in a library other than PyTorch",
+    "code or data that no manifest sees: files outside the package and the data set",
+    "memory that was read before it was written: determinism.fill_uninitialized_memory shows it",
+)
+"""What makes runs differ whose records agree."""
+
 
 @dataclass(frozen=True)
 class Divergence:
@@ -132,6 +145,19 @@ def causes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Cause]:
             inert = layer == "config" and (key == "seed" or key.startswith(INERT_KEYS))
             if not inert and facts_a.get(key) != facts_b.get(key):
                 yield Cause(layer, key, facts_a.get(key), facts_b.get(key))
+    for name, manifest in (("A", a), ("B", b)):
+        yield from _resumed_elsewhere(name, manifest)
+
+
+def _resumed_elsewhere(name: str, manifest: Mapping[str, Any]) -> Iterator[Cause]:
+    """What had changed around a run when it was resumed, against its start."""
+    for resume in manifest.get("resumes") or []:
+        for layer in ("environment", "hardware", "determinism"):
+            before, now = flatten(manifest[layer]), flatten(resume.get(layer) or {})
+            for key in sorted(now):
+                if now[key] != before.get(key):
+                    where = f"{key} (run {name}, resumed at step {resume.get('step')})"
+                    yield Cause(layer, where, before.get(key), now[key])
 
 
 def compare(run_a: Path, run_b: Path, *, as_json: bool) -> int:
@@ -167,10 +193,15 @@ def explain(divergence: Divergence | None, found: list[Cause], *, identical: boo
         yield f"{cause.layer}: {cause.key} was {cause.a!r}, is {cause.b!r}"
     if not found:
         yield "no recorded fact differs"
-    if not identical and not found:
-        yield "known to do this: an operation without a deterministic implementation;"
-        yield "  a race between threads; code outside version control;"
-        yield "  another path inside BLAS or cuDNN for the same version and hardware"
+    if identical:
+        return
+    if not found:
+        yield "known to cause that:"
+        yield from (f"  - {cause}" for cause in KNOWN_CAUSES)
+    elif {cause.layer for cause in found} <= {"hardware", "environment", "determinism"} and any(
+        cause.key in ("cpu", "isa", "cpu_capability") for cause in found
+    ):
+        yield "another processor takes other instructions; determinism.profile=portable does not"
 
 
 def _flat(facts: Any, name: str) -> dict[str, Any]:

@@ -35,6 +35,8 @@ FOREIGN = (
 )
 """Variables of the caller that would change bits behind the configuration's back."""
 
+_CPU_NUMBERS = ("cpu family", "model", "stepping")
+
 
 def load_env_file(path: str | Path = ".env") -> None:
     """Read `.env` into the environment; what is set there already stays as it is."""
@@ -112,7 +114,10 @@ def check_portable() -> None:
 
 
 def read_cpu() -> tuple[str, set[str]]:
-    """Model name and instruction-set flags of the processor; no flags where Linux is not."""
+    """Name of the processor and its instruction-set flags; no flags where Linux is not.
+
+    A virtual machine may show one name for many models, so family, model and stepping follow it.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -122,7 +127,9 @@ def read_cpu() -> tuple[str, set[str]]:
         for key, _, value in (line.partition(":") for line in text.splitlines())
     }
     flags = fields.get("flags") or fields.get("features") or ""
-    return fields.get("model name") or platform.machine(), set(flags.split())
+    numbers = [f"{key} {fields[key]}" for key in _CPU_NUMBERS if key in fields]
+    name = " ".join([fields.get("model name") or platform.machine(), *numbers])
+    return name, set(flags.split())
 
 
 def restart_with(wanted: Mapping[str, str | None]) -> None:

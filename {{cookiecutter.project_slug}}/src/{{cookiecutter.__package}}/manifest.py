@@ -37,6 +37,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Every field and what it holds; `*`: anything. A run that was resumed has `resumes` as well."""
 
+_INSTRUCTION_SETS = (
+    *("amx_tile", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx512f"),
+    *("avx_vnni", "avx2", "fma", "avx", "sse4_2", "sve", "asimd"),
+)
+"""Those that numerical libraries choose their code by."""
+
 
 def write_manifest(run_dir: Path, manifest: Mapping[str, Any]) -> None:
     """Write `manifest.json` whole or not at all."""
@@ -161,10 +167,9 @@ def describe_environment(root: Path) -> dict[str, Any]:
 def describe_hardware(accelerator: Mapping[str, Any]) -> dict[str, Any]:
     """The processor, and what torch reports of GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
     cpu, flags = read_cpu()
-    known = ("avx512f", "avx2", "avx", "sse4_2", "asimd")
     return {
         "cpu": cpu,
-        "isa": [name for name in known if name in flags],
+        "isa": [name for name in _INSTRUCTION_SETS if name in flags],
         "num_cores": os.cpu_count(),
         **accelerator,
     }

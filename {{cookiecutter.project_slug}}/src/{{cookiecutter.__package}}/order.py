@@ -28,6 +28,8 @@ class Permutation:
         bits = max(2, (num_samples - 1).bit_length())
         self._half_bits = (bits // 2, bits - bits // 2)
         self._keys = [np.uint64(derive(key, "round", index)) for index in range(_ROUNDS)]
+        # Every round is an even permutation; of all permutations half are odd.
+        self._odd = num_samples > 1 and derive(key, "parity") % 2 == 1
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Sample indices at `positions`, both int64 of the same shape [K]."""
@@ -35,6 +37,8 @@ class Permutation:
         # The network permutes the next power of two; walk until every value is back inside.
         while len(outside := np.flatnonzero(values >= self.num_samples)):
             values[outside] = self._encrypt(values[outside])
+        if self._odd:  # one transposition, of samples 0 and 1
+            values[values < 2] ^= np.uint64(1)
         return values.astype(np.int64)
 
     def _encrypt(self, values: np.ndarray) -> np.ndarray:
@@ -54,18 +58,40 @@ class BatchSampler:
 
     The epoch travels with the index, so that whoever fetches the sample can key its randomness by
     both. An epoch's incomplete last batch is dropped; which samples those are changes by epoch.
+
+    Of `world_size` ranks, each yields its own slice of every batch: `batch_size` counts the samples
+    of all, the ranks' slices in their order are the batch that a single process would yield.
+
+    Raises:
+        ValueError: a batch that the data or the ranks cannot fill.
     """
 
     def __init__(
-        self, num_samples: int, batch_size: int, *, seed: int, num_epochs: int, start: int = 0
+        self,
+        num_samples: int,
+        batch_size: int,
+        *,
+        seed: int,
+        num_epochs: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if batch_size > num_samples:
             raise ValueError(
                 f"training.global_batch_size must be at most {num_samples}, the number of "
                 f"training samples; got {batch_size}"
             )
+        if batch_size % world_size:
+            raise ValueError(
+                "training.global_batch_size must be a multiple of the number of ranks, "
+                f"{world_size}; got {batch_size}"
+            )
+        assert 0 <= rank < world_size, (rank, world_size)
         self.num_samples = num_samples
         self.batch_size = batch_size
+        share = batch_size // world_size
+        self.shard = slice(rank * share, (rank + 1) * share)
         self.seed = seed
         self.start = start
         self.steps_per_epoch = num_samples // batch_size
@@ -80,7 +106,7 @@ class BatchSampler:
             epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
             order = Permutation(self.num_samples, derive(self.seed, "shuffle", epoch))
             for batch in self._batches(order, step_in_epoch):
-                yield [(epoch, index) for index in batch]
+                yield [(epoch, index) for index in batch[self.shard]]
                 step += 1
 
     def _batches(self, order: Permutation, first: int) -> Iterator[list[int]]:

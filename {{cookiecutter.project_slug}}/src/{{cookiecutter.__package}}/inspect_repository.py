@@ -1,0 +1,221 @@
+"""The doctor's items about the repository: its code, configurations, images and documents."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .config import Config, load_config, to_dict
+from .expected import CONFIG, differing_keys, expected_path, readme_table, table
+from .inspection import git, readme_section, requirements_table, settings
+
+
+def system_listed(root: Path) -> str:
+    """The README names the systems and the tools that must be there before `make setup`."""
+    stated = requirements_table(root).get("System", "")
+    missing = [tool for tool in ("git", "make") if not re.search(rf"\b{tool}\b", stated)]
+    if missing:
+        return f"README.md, Requirements, row System, does not name {', '.join(missing)}; add them"
+    return ""
+
+
+def hardware_stated(root: Path) -> str:
+    """The README says how much memory and disk are needed, and which GPU where one is used."""
+    rows = requirements_table(root)
+    wanted = ["Memory", "Disk", *(["GPU"] if settings(root).get("cuda") else [])]
+    missing = [name for name in wanted if not re.search(r"\w", rows.get(name, ""))]
+    return f"README.md, Requirements, lacks {', '.join(missing)}; add the rows" if missing else ""
+
+
+def deterministic(root: Path) -> str:
+    """Every configuration asks for deterministic algorithms, and the code turns them on."""
+    for path, config in _configs(root):
+        switches = config.determinism
+        if not switches.deterministic_algorithms or switches.cudnn_benchmark:
+            return f"{path.name} turns it off; set deterministic_algorithms, unset cudnn_benchmark"
+    calls = [
+        call
+        for _, call in _calls(root)
+        if ast.unparse(call.func).endswith("use_deterministic_algorithms")
+    ]
+    if not calls:
+        return "no source calls torch.use_deterministic_algorithms; call it before training"
+    if any(keyword.arg == "warn_only" for call in calls for keyword in call.keywords):
+        return "torch.use_deterministic_algorithms only warns; drop warn_only"
+    return ""
+
+
+def loaders_seeded(root: Path) -> str:
+    """Every DataLoader has a generator and a worker seed of its own."""
+    for path, call in _calls(root):
+        if ast.unparse(call.func).endswith("DataLoader"):
+            given = {keyword.arg for keyword in call.keywords}
+            if missing := {"generator", "worker_init_fn"} - given:
+                return f"{path.name}, line {call.lineno}: give DataLoader {sorted(missing)}"
+    return ""
+
+
+def seeds_committed(root: Path) -> str:
+    """Every configuration, and with it its seed, is under version control."""
+    names = [str(path.relative_to(root)) for path, _ in _configs(root)]
+    known = git(root, "ls-files", "--", *names).splitlines()
+    missing = sorted(set(names) - set(known))
+    return f"not in git: {', '.join(missing)}; commit them" if missing else ""
+
+
+def keys_documented(root: Path) -> str:
+    """Every key of the configuration has its meaning written below it."""
+    bare = []
+    for path in sorted(root.glob("src/*/config.py")):
+        for section in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(section, ast.ClassDef) and _is_section(section):
+                bare += [f"{section.name}.{name}" for name in _bare_fields(section)]
+    return f"without a word: {', '.join(bare)}; add a docstring below each" if bare else ""
+
+
+def _is_section(node: ast.ClassDef) -> bool:
+    return any(isinstance(base, ast.Name) and base.id == "Section" for base in node.bases)
+
+
+def _bare_fields(section: ast.ClassDef) -> Iterator[str]:
+    for entry, following in zip(section.body, [*section.body[1:], None], strict=True):
+        if not isinstance(entry, ast.AnnAssign):
+            continue
+        documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        nested = ast.unparse(entry.annotation)[:1].isupper() and "Annotated" not in ast.unparse(
+            entry.annotation
+        )
+        # A section within the configuration says at its own keys what it is about.
+        if not documented and not (section.name == "Config" and nested):
+            yield ast.unparse(entry.target)
+
+
+def images_pinned(root: Path) -> str:
+    """Every image that is not built here is named by its digest."""
+    text = (root / "Dockerfile").read_text(encoding="utf-8")
+    stages = set(re.findall(r" AS ([\w-]+)$", text, re.MULTILINE))
+    named = re.findall(r"^ARG \w*IMAGE\w*=(\S+)$", text, re.MULTILINE)
+    named += [n for n in re.findall(r"^FROM (\S+)", text, re.MULTILINE) if "$" not in n]
+    for path in root.glob("compose*.yaml"):
+        services = re.split(r"^  (?=\w)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        foreign = [text for text in services if "\n    build:" not in text]
+        named += [
+            n for text in foreign for n in re.findall(r"^    image: (\S+)", text, re.MULTILINE)
+        ]
+    loose = [name for name in named if name not in stages and "@sha256:" not in name]
+    return f"no digest: {', '.join(loose)}; pin tag@sha256:…" if loose else ""
+
+
+def variables_documented(root: Path) -> str:
+    """Every environment variable that code, configurations or services read is explained."""
+    sources = [*root.glob("configs/*.yaml"), *root.glob("compose*.yaml")]
+    used = {
+        name
+        for path in sources
+        for name in re.findall(r"\$\{([A-Z][A-Z0-9_]*)", path.read_text(encoding="utf-8"))
+    }
+    used |= {name for path in _sources(root) for name in _variables_read(path)}
+    text = (root / ".env.example").read_text(encoding="utf-8")
+    missing = sorted(used - set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE)))
+    return f"not in .env.example: {', '.join(missing)}; add them" if missing else ""
+
+
+def _variables_read(path: Path) -> Iterator[str]:
+    """Names in `os.environ["X"]`, `environ.get("X")` and `os.getenv("X")`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = None
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("environ"):
+            name = node.slice
+        elif isinstance(node, ast.Call) and node.args:
+            function = ast.unparse(node.func)
+            if function.endswith(("environ.get", "environ.pop", "environ.setdefault", "getenv")):
+                name = node.args[0]
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            yield name.value
+
+
+def expected_documented(root: Path) -> str:
+    """Seed, machine and metrics are on record, of this configuration, and in the README."""
+    path = expected_path(root)
+    expected = json.loads(path.read_text(encoding="utf-8"))
+    again = "; run make expected"
+    for run in expected["runs"]:
+        if not run["machine_class"]["cpu"] or not run["metrics"]:
+            return f"{path.name} has a run without its machine or metrics{again}"
+    if not expected["runs"]:
+        return f"{path.name} holds no run{again}"
+    changed = list(differing_keys(expected, to_dict(load_config(root / CONFIG))))
+    if changed:
+        return f"{path.name} is of another configuration ({'; '.join(changed)}){again}"
+    if readme_table((root / "README.md").read_text(encoding="utf-8")) != table(expected):
+        return f"README.md does not show what {path.name} holds{again}"
+    return ""
+
+
+def limits_listed(root: Path) -> str:
+    """The README says what does not hold."""
+    if not re.search(r"^- \w", readme_section(root, "Known limits"), re.MULTILINE):
+        return "README.md lists no known limits; write the section, one line each"
+    return ""
+
+
+def readme_sections(root: Path) -> str:
+    """The README leads a stranger from the requirements to a repeated run."""
+    wanted = ("Requirements", "Setup", "Train", "Reproduce a run", "Expected results")
+    missing = [title for title in wanted if not readme_section(root, title)]
+    return f"README.md lacks the sections {', '.join(missing)}; write them" if missing else ""
+
+
+def readme_commands(root: Path) -> str:
+    """Every make target, subcommand and configuration that the README names is there."""
+    text = (root / "README.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```(?:bash|sh)?\n(.*?)```", text, re.DOTALL))
+    used = {
+        word
+        for line in re.findall(r"^\s*make (.*?)(?: #.*)?$", blocks, re.MULTILINE)
+        for word in line.split()
+        if re.fullmatch("[a-z]+", word)
+    }
+    used |= set(re.findall(r"`make ([a-z]+)", text))
+    missing = [f"make {name}" for name in sorted(used - _make_targets(root))]
+    used = set(re.findall(r"python -m [a-z_0-9]+ ([a-z]+)", text))
+    missing += [f"subcommand {name}" for name in sorted(used - _subcommands(root))]
+    used = set(re.findall(r"configs/[\w.-]+\.yaml", text))
+    missing += [name for name in sorted(used) if not (root / name).is_file()]
+    return f"README.md names what does not exist: {', '.join(missing)}" if missing else ""
+
+
+def _make_targets(root: Path) -> set[str]:
+    files = [root / name for name in ("Makefile", "environment.mk")]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return {name for text in texts for name in re.findall(r"^([a-z]+):", text, re.MULTILINE)}
+
+
+def _subcommands(root: Path) -> set[str]:
+    return {
+        ast.literal_eval(call.args[0])
+        for _, call in _calls(root)
+        if ast.unparse(call.func).endswith("add_parser") and call.args
+    }
+
+
+def git_clean(root: Path) -> str:
+    """Nothing differs from the commit that a run will name."""
+    changed = git(root, "status", "--porcelain").splitlines()
+    return f"{len(changed)} files differ from the commit; commit them" if changed else ""
+
+
+def _sources(root: Path) -> list[Path]:
+    return [*sorted(root.glob("src/*/*.py")), *root.glob("train.py")]
+
+
+def _calls(root: Path) -> Iterator[tuple[Path, ast.Call]]:
+    for path in _sources(root):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                yield path, node
+
+
+def _configs(root: Path) -> list[tuple[Path, Config]]:
+    return [(path, load_config(path)) for path in sorted(root.glob("configs/*.yaml"))]
