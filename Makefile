@@ -7,7 +7,7 @@ TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow lint bench menu locks clean
+.PHONY: help demo test test-fast test-slow lint bench expected menu locks clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: $(TOOLS) ## style of the template, its unrendered sources included
 bench: $(TOOLS) ## speed, as ratios side by side: generation, and the training loop
 	$(PY) benchmarks/bake.py
 	$(PY) benchmarks/training_loop.py
+
+expected: $(TOOLS) ## measure the baseline in the demo and take the figures over
+	$(PY) tools/expected.py
 
 menu: $(TOOLS) ## write the menu and the README's table from data/
 	$(PY) tools/menu.py

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, launcher
 
-from {{ cookiecutter.__package }}.config import load_config, to_dict
+from {{ cookiecutter.__package }}.config import config_from_dict, load_config, to_dict
 from {{ cookiecutter.__package }}.data import load_data
 from {{ cookiecutter.__package }}.environment import PORTABLE
 from {{ cookiecutter.__package }}.expected import (
@@ -25,8 +25,14 @@ EXPECTED = json.loads(expected_path(ROOT).read_text(encoding="utf-8"))
 def test_they_are_of_this_configuration_and_these_data(tmp_path):
     """Another key or another bit of the data is named; `make expected` measures anew."""
     config = load_config(ROOT / CONFIG)
-    assert list(differing_keys(EXPECTED, to_dict(config))) == []
+    assert list(differing_keys(EXPECTED["config"], to_dict(config))) == []
     assert load_data(config.data, tmp_path).describe()["sha256"] == EXPECTED["data_sha256"]
+
+
+def test_the_defaults_are_those_of_the_last_measurement():
+    """A default that changes gives another meaning to every config that does not name its key."""
+    defaults = to_dict(config_from_dict({"seed": 0}))
+    assert list(differing_keys(EXPECTED["defaults"], defaults)) == []
 
 
 def test_the_readme_shows_them():

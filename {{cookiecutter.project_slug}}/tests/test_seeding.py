@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from {{ cookiecutter.__package }} import environment, set_seed
-from {{ cookiecutter.__package }}.config import MAX_SEED, Determinism
+from {{ cookiecutter.__package }}.config import MAX_SEED, Determinism, Training
+from {{ cookiecutter.__package }}.optim import build_optimizer
 from {{ cookiecutter.__package }}.seeding import (
     derive,
     read_determinism,
@@ -56,6 +57,42 @@ def test_the_switches_are_set_and_read_back():
     assert found["matmul_precision"] in ("ieee", "highest")
     assert found["num_threads"] == 1
     assert found["environment"]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_the_record_follows_the_switches():
+    """Another value of each switch is read back as what it is, and set back again."""
+    other = Determinism(
+        deterministic_algorithms=False,
+        cudnn_benchmark=True,
+        matmul_precision="tf32",
+        num_threads=2,
+        fill_uninitialized_memory=True,
+    )
+    try:
+        set_determinism(other)
+        found = read_determinism()
+        assert found["deterministic_algorithms"] is found["cudnn_deterministic"] is False
+        assert found["cudnn_benchmark"] is found["fill_uninitialized_memory"] is True
+        assert found["matmul_precision"] in ("tf32", "high")
+        assert found["num_threads"] == 2
+    finally:
+        set_determinism(Determinism())
+
+
+def test_the_portable_profile_caps_all_three_libraries():
+    """torch and oneDNN at AVX2, MKL at the one mode that is the same for every maker."""
+    assert environment.PORTABLE == {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "COMPATIBLE",
+    }
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_optimizer_is_the_fused_one(name):
+    """The ordinary one divides by a square root that is the processor's own approximation."""
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), Training(optimizer=name))
+    assert optimizer.defaults["fused"] is True
 
 
 def test_the_portable_profile_is_refused_where_it_cannot_hold(monkeypatch):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import INERT_KEYS, flatten, load_config, to_dict
+from .config import INERT_KEYS, config_from_dict, flatten, load_config, to_dict
 from .environment import read_cpu
 from .manifest import find_project_root, read_manifest
 
@@ -45,6 +45,7 @@ def write_expected() -> None:
     config = load_config(root / CONFIG)
     expected = {
         "config": to_dict(config),
+        "defaults": to_dict(config_from_dict({"seed": 0})),
         "data_sha256": None,
         "tolerance": TOLERANCE,
         "runs": [],
@@ -97,9 +98,9 @@ def machine_class(manifest: Mapping[str, Any], profile: str) -> dict[str, Any]:
     }
 
 
-def differing_keys(expected: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
-    """Keys of the configuration that are not what the results were measured with."""
-    before, now = flatten(expected["config"]), flatten(config)
+def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that two configurations do not share, with both values; those that matter."""
+    before, now = flatten(before), flatten(now)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not key.startswith(INERT_KEYS):
             yield f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
@@ -127,7 +128,7 @@ def readme_table(readme: str) -> str:
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
-    where = ", ".join([*facts["gpus"], f"{facts['cpu']} ({facts['cpu_capability']})"])
+    where = ", ".join([*facts["gpus"], facts["cpu"]])
     return f"{where}, PyTorch {facts['torch']}, NumPy {facts['numpy']}"
 
 

@@ -145,7 +145,7 @@ def expected_documented(root: Path) -> str:
             return f"{path.name} has a run without its machine or metrics{again}"
     if not expected["runs"]:
         return f"{path.name} holds no run{again}"
-    changed = list(differing_keys(expected, to_dict(load_config(root / CONFIG))))
+    changed = list(differing_keys(expected["config"], to_dict(load_config(root / CONFIG))))
     if changed:
         return f"{path.name} is of another configuration ({'; '.join(changed)}){again}"
     if readme_table((root / "README.md").read_text(encoding="utf-8")) != table(expected):
