@@ -21,7 +21,7 @@ test: lint ## everything that CI runs: all bakes, and projects that really insta
 test-fast: lint ## the same without the projects that are installed
 	$(PY) -m pytest -m "not real and not slow"
 
-test-slow: $(TOOLS) ## the long checks: kills at every step and instant, a real MLflow server
+test-slow: $(TOOLS) ## the long checks: kills at every step and instant, planted faults, a real MLflow server
 	$(PY) -m pytest -m slow
 
 lint: $(TOOLS) ## style of the template, its unrendered sources included
@@ -29,9 +29,13 @@ lint: $(TOOLS) ## style of the template, its unrendered sources included
 	$(PY) -m ruff format --config pyproject.toml --check .
 	$(PY) tools/menu.py --check
 
-bench: $(TOOLS) ## speed, as ratios side by side: generation, and the training loop
+bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, segments
 	$(PY) benchmarks/bake.py
 	$(PY) benchmarks/training_loop.py
+	$(PY) benchmarks/lightning_loop.py
+	$(PY) benchmarks/order.py
+	$(PY) benchmarks/segments.py
+	$(PY) benchmarks/costs.py
 
 expected: $(TOOLS) ## measure the baseline in the demo and take the figures over
 	$(PY) tools/expected.py

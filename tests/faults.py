@@ -66,8 +66,8 @@ FAULTS = [
         (
             "steps ignore the seed",
             "train.py",
-            'seed_stream(config.seed, "step", step)',
-            'seed_stream(0, "step", step)',
+            'seed_stream(config.seed, "dropout", step)',
+            'seed_stream(0, "dropout", step)',
         ),
         (
             "keys are sums that collide",
@@ -78,13 +78,13 @@ FAULTS = [
         (
             "every step draws alike",
             "train.py",
-            'seed_stream(config.seed, "step", step)',
-            'seed_stream(config.seed, "step")',
+            'seed_stream(config.seed, "dropout", step)',
+            'seed_stream(config.seed, "dropout")',
         ),
         (
             "steps draw from the global stream",
             "train.py",
-            '            seed_stream(config.seed, "step", step)\n',
+            '            seed_stream(config.seed, "dropout", step)\n',
             "",
         ),
         (
@@ -549,8 +549,8 @@ FAULTS = [
         (
             "SIGTERM without a checkpoint",
             "train.py",
-            "                or stopping\n",
-            "",
+            "if due or is_best or stopping:",
+            "if due or is_best:",
         ),
         (
             "other code is not noticed",

@@ -11,7 +11,7 @@ LAYERS = [
     {"environment", "record", "cifar", "optim", "model", "checkpoint"},
     {"manifest", "seeding"},
     {"order", "compare", "progress", "tracking", "expected", "inspection"},
-    {"data", "verify", "inspect_environment", "inspect_repository"},
+    {"data", "verify", "machines", "inspect_environment", "inspect_repository"},
     {"doctor"},
     {"run"},
     {"train"},
@@ -28,6 +28,7 @@ WITHOUT_TORCH = {
     "inspection",
     "inspect_environment",
     "inspect_repository",
+    "machines",
     "verify",
     "report",
 }

@@ -62,8 +62,8 @@ def test_make_reads_every_verb(bake, manager):
     done = make(project, "help")
     assert done.returncode == 0, done.stderr
     explained = {line.split()[0] for line in done.stdout.splitlines()}
-    verbs = "setup lock train verify test expected lint check doctor notebook mlflow docker up down"
-    assert explained == {*verbs.split(), "upgrade", "clean", "help"}
+    verbs = "setup lock train verify test expected machines lint check doctor notebook mlflow"
+    assert explained == {*verbs.split(), "docker", "up", "down", "upgrade", "clean", "help"}
 
 
 @pytest.mark.parametrize("manager", ["uv", "poetry", "conda", "pixi"])

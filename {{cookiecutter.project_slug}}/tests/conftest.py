@@ -64,8 +64,9 @@ def edit_manifest(run_dir: Path, **changes: Any) -> None:
 @pytest.fixture(scope="session")
 def pool() -> Iterator[ThreadPoolExecutor]:
     """Runs use one thread each, so two at a time fit on the smallest machine."""
-    with ThreadPoolExecutor(max_workers=2) as executor:
-        yield executor
+    executor = ThreadPoolExecutor(max_workers=2)
+    yield executor
+    executor.shutdown(cancel_futures=True)  # after a failure under -x nobody waits for the rest
 
 
 @pytest.fixture(scope="session")

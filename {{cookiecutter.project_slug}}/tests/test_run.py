@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import shutil
 
 import pytest
@@ -208,6 +209,27 @@ def test_what_is_not_a_run_is_refused(smoke_run, tmp_path, command, damage):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused(smoke_run, tmp_path):
+    """Resuming from nothing but pickle bombs: one line that names the file, nothing executed."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    marker = tmp_path / "executed"
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(marker), "w"))
+
+    for path in (run_dir / "checkpoints").iterdir():
+        path.write_bytes(pickle.dumps(Bomb()))
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    for arguments in (["train", "--resume", run_dir], ["verify", run_dir, "--segments", 1]):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "step-00000018.pt is not a whole checkpoint" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not marker.exists()
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_the_record_names_no_secret_and_no_path_of_this_machine(smoke_run):

@@ -1,4 +1,4 @@
-"""The command line: `train`, `verify`, `compare`, `expected` and `doctor`.
+"""The command line: `train`, `verify`, `compare`, `machines`, `expected` and `doctor`.
 
 Only what a subcommand needs is imported, so that `--help` answers at once.
 """
@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(run=_compare)
 
+    machines = commands.add_parser("machines", help="a table of the same run on several machines")
+    machines.add_argument("folder", type=Path, help="holds a folder with a run for each machine")
+    machines.set_defaults(run=_machines)
+
     expected = commands.add_parser("expected", help="measure the expected results anew")
     expected.set_defaults(run=_expected)
 
@@ -138,6 +142,12 @@ def _doctor(options: argparse.Namespace) -> int:
     from .doctor import doctor
 
     return doctor(as_json=options.json)
+
+
+def _machines(options: argparse.Namespace) -> int:
+    from .machines import machines
+
+    return machines(options.folder)
 
 
 def _expected(options: argparse.Namespace) -> int:

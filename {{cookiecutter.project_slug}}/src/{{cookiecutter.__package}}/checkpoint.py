@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,18 @@ def load_latest(folder: Path, device: torch.device) -> dict[str, Any] | None:
     Raises:
         ValueError: there are checkpoints, and none of them is whole.
     """
-    refused = ""
+    refused = []
     for path in reversed(list_checkpoints(folder)):
         try:
-            return load_checkpoint(path, device)
+            state = load_checkpoint(path, device)
         except ValueError as error:
-            refused = str(error)
-            _log.warning("%s; taking the one before", error)
+            refused.append(str(error))
+            continue
+        for message in refused:
+            _log.warning("%s; taking the one before", message)
+        return state
     if refused:
-        raise ValueError(f"no whole checkpoint in {folder}: {refused}")
+        raise ValueError(f"no whole checkpoint in {folder}: {refused[0]}")
     return None
 
 
@@ -70,7 +74,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         ValueError: the file is cut short, changed, or not one of ours.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what a damaged file may hold
+            content = torch.load(path, map_location=device, weights_only=True)
         state, expected = content["state"], content["digest"]
     except Exception as error:  # a damaged archive fails in many ways, and all mean the same
         reason = " ".join(str(error).split())[:120]

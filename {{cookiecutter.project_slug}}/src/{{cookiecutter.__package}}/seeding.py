@@ -4,6 +4,9 @@ Randomness is stateless: each draw is a function of the seed, a purpose and coor
 (epoch, index) or the step. Nothing has to be saved to resume, the number of loader processes
 cannot matter, and evaluation or logging cannot move training. JAX's keys are the same idea
 (JEP 263).
+
+The streams are `init`, `shuffle` (epoch), `augment` (epoch, index), `dropout` (step), `eval`
+(split, step) and `loader` (first step). A new purpose takes a name of its own.
 """
 
 import hashlib
@@ -110,7 +113,7 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def seed_stream(seed: int, *path: str | int) -> None:
-    """Put torch's global streams at the start of the stream `path`, such as ("step", 7)."""
+    """Put torch's global streams at the start of the stream `path`, such as ("dropout", 7)."""
     key = derive(seed, *path)
     # Not `torch.manual_seed`: that formats a stack trace, 160 µs against 1 µs a call.
     torch.default_generator.manual_seed(key)

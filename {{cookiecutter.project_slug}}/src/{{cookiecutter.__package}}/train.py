@@ -122,7 +122,7 @@ def _train(
     with recorder, progress, StopRequest() as stop:
         for step, (images, labels) in enumerate(loader, start=start):
             epoch, done = step // steps_per_epoch, step + 1
-            seed_stream(config.seed, "step", step)
+            seed_stream(config.seed, "dropout", step)
             lr = learning_rate(
                 step, steps_per_epoch=steps_per_epoch, num_steps=num_steps, config=config.training
             )
@@ -144,6 +144,7 @@ def _train(
             progress.step()
             is_best = False
             if done % steps_per_epoch == 0:
+                seed_stream(config.seed, "eval", "val", done)
                 val_loss, val_accuracy = evaluate(model, data.val, batch_size, device)
                 metrics = {"learning_rate": lr, "val_loss": val_loss, "val_accuracy": val_accuracy}
                 row = recorder.epoch(
@@ -155,12 +156,8 @@ def _train(
                 if is_best:
                     best = {"step": done, "val_accuracy": val_accuracy}
             stopping = stop.requested or done == stop_at
-            if (
-                is_best
-                or stopping
-                or done % config.training.checkpoint_every == 0
-                or done == num_steps
-            ):
+            due = done % config.training.checkpoint_every == 0 or done == num_steps
+            if due or is_best or stopping:
                 state = {"step": done, "best": best, "logs": recorder.sync()}
                 state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
@@ -168,6 +165,7 @@ def _train(
                 raise Interrupted(run_dir, done, stop.signal_number)
 
     # --- results: final weights, test metrics, curves, and the manifest that names them -------
+    seed_stream(config.seed, "eval", "test", num_steps)
     test_loss, test_accuracy = evaluate(model, data.test, batch_size, device)
     metrics = {"test_loss": test_loss, "test_accuracy": test_accuracy}
     _log.info("test_loss %.4f  test_accuracy %.4f", test_loss, test_accuracy)
