@@ -9,7 +9,8 @@ address layout, which it shares with its siblings: the tests use two launchers t
 import gc
 import json
 import os
-import selectors
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -134,33 +135,38 @@ def serve() -> int:
     preload()
     gc.freeze()  # collections in the forks need not walk through what they all share
     answers = os.fdopen(os.dup(1), "w")
-    waiting = selectors.DefaultSelector()
-    waiting.register(0, selectors.EVENT_READ)
+    ended, note = os.pipe()  # a byte comes through whenever a fork has ended
+    os.set_blocking(note, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(note)
+    numbers: dict[int, int] = {}
     buffer = b""
     while True:
-        for key, _ in waiting.select():
-            if key.fd == 0:
-                chunk = os.read(0, 1 << 16)
-                if not chunk:
-                    return 0
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    request = json.loads(line)
-                    process = os.fork()
-                    if not process:
-                        os.setsid()
-                        code = play(request)
-                        sys.stdout.flush()
-                        sys.stderr.flush()
-                        os._exit(code)  # tearing all the libraries down takes most of a second
-                    handle = os.pidfd_open(process)
-                    waiting.register(handle, selectors.EVENT_READ, (process, request["number"]))
-            else:
-                process, number = key.data
-                waiting.unregister(key.fd)
-                os.close(key.fd)
-                code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-                print(json.dumps({"number": number, "code": code}), file=answers, flush=True)
+        readable, _, _ = select.select([0, ended], [], [])
+        if ended in readable:
+            os.read(ended, 1 << 10)
+            for process in list(numbers):
+                found, status = os.waitpid(process, os.WNOHANG)
+                if found:
+                    code = os.waitstatus_to_exitcode(status)
+                    answer = {"number": numbers.pop(process), "code": code}
+                    print(json.dumps(answer), file=answers, flush=True)
+        if 0 in readable:
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
+                return 0
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for request in map(json.loads, lines):
+                process = os.fork()
+                if not process:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    os.setsid()
+                    code = play(request)
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(code)  # tearing all the libraries down takes most of a second
+                numbers[process] = request["number"]
 
 
 def preload() -> None:
