@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT / "build" / "demo" / "demo-project"
-ROUNDS = 5
+ROUNDS = 3
 PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 VARIANTS = {
     "portable profile": ("determinism.profile=portable",),
