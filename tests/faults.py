@@ -507,8 +507,8 @@ FAULTS = [
         (
             "checkpoints by the order of the listing",
             "checkpoint.py",
-            '    return sorted(folder.glob("step-*.pt"))',
-            '    return list(folder.glob("step-*.pt"))',
+            "    return sorted((p for p",
+            "    return list(folder.glob('step-*.pt'))\n    return sorted((p for p",
         ),
         (
             "the oldest checkpoint is taken",
@@ -519,7 +519,7 @@ FAULTS = [
         (
             "a damaged checkpoint is believed",
             "checkpoint.py",
-            "    if digest(state) != expected:",
+            "    if found != expected:",
             "    if False:",
         ),
         (
@@ -567,7 +567,7 @@ FAULTS = [
         (
             "the best checkpoint is cleared away",
             "checkpoint.py",
-            '        if old != checkpoint_path(folder, state["best"]["step"]):\n',
+            '        if step != state["best"]["step"]:\n',
             "        if True:\n",
         ),
     ),

@@ -22,7 +22,7 @@ NOISY = (
     "train.load_data",
     "train.evaluate",
     "train.save_checkpoint",
-    "train.start_manifest",
+    "train.start_record",
     "record.Recorder.step",
     "record.Recorder.epoch",
     "record.Recorder.sync",

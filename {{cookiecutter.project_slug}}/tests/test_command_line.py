@@ -8,7 +8,11 @@ import pytest
 from conftest import PACKAGE, ROOT, SMOKE, run
 
 from {{ cookiecutter.__package }}.config import config_from_dict
-from {{ cookiecutter.__package }}.environment import resolve, wanted_environment
+from {{ cookiecutter.__package }}.environment import (
+    load_env_file,
+    resolve,
+    wanted_environment,
+)
 
 HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "mlflow")
 
@@ -67,6 +71,21 @@ def test_train_py_is_the_same_command():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == run("train", "--config", "none.yaml").stderr
+
+
+def test_a_variable_of_the_env_file_cannot_choose_instructions(tmp_path, monkeypatch):
+    """Such a line of `.env` is left out; the others are taken, and what is set already stays."""
+    path = tmp_path / ".env"
+    path.write_text("NVIDIA_TF32_OVERRIDE=1\nMKL_CBWR=AVX2\nTAKEN=yes\nKEPT=file\n")
+    monkeypatch.setenv("KEPT", "shell")
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    monkeypatch.setenv("TAKEN", "")
+    monkeypatch.delenv("TAKEN")
+    load_env_file(path)
+    assert os.environ["TAKEN"] == "yes"
+    assert os.environ["KEPT"] == "shell"
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    monkeypatch.setenv("TAKEN", "")  # so that it is gone after the test
 
 
 def test_missing_variables_are_all_named_at_once():

@@ -9,7 +9,7 @@ from conftest import edit_manifest, run, train
 
 from {{ cookiecutter.__package }}.compare import compare_runs, first_divergence
 from {{ cookiecutter.__package }}.config import flatten
-from {{ cookiecutter.__package }}.record import Step
+from {{ cookiecutter.__package }}.record import Step, weights_file_sha256
 
 
 @pytest.fixture
@@ -129,6 +129,49 @@ def test_a_resume_on_another_machine_is_named(smoke_run, copy):
     (cause,) = compare_runs(smoke_run, copy).causes
     assert (cause.layer, cause.b) == ("hardware", "abacus")
     assert cause.key == "cpu (run B, resumed at step 9)"
+
+
+@pytest.mark.parametrize("quantity", ["weights", "val_loss", "test_accuracy"])
+def test_what_differs_after_equal_steps_is_named(smoke_run, copy, quantity):
+    """Weights, a cell of the table, a result: the step and the quantity, never a bare verdict."""
+    results = json.loads((copy / "manifest.json").read_text())["results"]
+    if quantity == "weights":
+        content = bytearray((copy / "model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (copy / "model.safetensors").write_bytes(content)
+        results["weights_sha256"] = weights_file_sha256(copy / "model.safetensors")
+    elif quantity == "val_loss":
+        table = copy / "metrics.csv"
+        value = table.read_text().splitlines()[-1].split(",")[4]
+        table.write_text(table.read_text().replace(value, "0.5"))
+        results["logs"]["metrics.csv"] = hashlib.sha256(table.read_bytes()).hexdigest()
+    else:
+        results["metrics"]["test_accuracy"] = 0.5
+    edit_manifest(copy, results=results)
+    done = run("compare", smoke_run, copy, "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["identical"] is False
+    assert (found["first_divergence"]["step"], found["first_divergence"]["quantity"]) == (
+        18,
+        quantity,
+    )
+
+
+def test_a_record_damaged_in_another_way_is_bad_input(smoke_run, copy):
+    """Values of other types than a run writes: one line and exit code 2, never "different"."""
+    for changes in (
+        {"results": {"logs": [1]}},
+        {"resumes": "many"},
+        {"resumes": [1]},
+        {"results": {"metrics": 7}},
+    ):
+        damaged = shutil.copytree(smoke_run, copy.parent / "damaged", dirs_exist_ok=True)
+        edit_manifest(damaged, **changes)
+        done = run("compare", damaged, smoke_run)
+        assert done.returncode == 2, changes
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
 
 
 def steps(*losses):

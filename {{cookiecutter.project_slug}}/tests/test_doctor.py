@@ -80,6 +80,18 @@ BREAKS = {
 }
 
 MORE_BREAKS = {
+    "a loader with nothing in its seeds": (
+        "data loaders are seeded",
+        lambda root: source(
+            root,
+            "from torch.utils.data import DataLoader\n\n"
+            "loader = DataLoader([], generator=None, worker_init_fn=None)\n",
+        ),
+    ),
+    "a switch that is turned off": (
+        "deterministic algorithms are on",
+        lambda root: source(root, "import torch\n\ntorch.use_deterministic_algorithms(False)\n"),
+    ),
     "a variable that only code reads": (
         "environment variables are documented",
         lambda root: source(root, "import os\n\nhidden = os.environ.get('HIDDEN_SWITCH')\n"),

@@ -10,6 +10,7 @@ from conftest import PACKAGE, ROOT, SMOKE, edit_manifest, run
 
 from {{ cookiecutter.__package }} import train_model
 from {{ cookiecutter.__package }}.config import load_config
+from {{ cookiecutter.__package }}.interrupt import Interrupted
 from {{ cookiecutter.__package }}.manifest import (
     FIELDS,
     describe_code,
@@ -150,6 +151,43 @@ def test_a_run_inside_the_checkout_is_not_code():
         assert describe_code(ROOT, leave_out=here) == without
     finally:
         shutil.rmtree(here.parent, ignore_errors=True)
+
+
+def test_a_refused_resume_changes_no_file(smoke_run, tmp_path):
+    """Another model, an edited log, other data: the record is as it was, byte for byte."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    (run_dir / "checkpoints" / "step-00000018.pt").unlink()
+    log = run_dir / "steps.jsonl"
+    for change in ("model", "log"):
+        if change == "log":
+            log.write_text(log.read_text().replace("0x1.", "0x1.0", 1))
+        before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+        with pytest.raises(ValueError, match=r"another model|not what the run wrote"):
+            resume(run_dir, *(["model.width=16"] if change == "model" else []), allow_changes=True)
+        after = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+        assert after == before
+
+
+def test_a_complete_run_without_checkpoints_does_not_start_again(smoke_run, tmp_path):
+    """Its results are there; nothing of them is overwritten."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    shutil.rmtree(run_dir / "checkpoints")
+    with pytest.raises(ValueError, match="complete and has no checkpoint"):
+        resume(run_dir)
+    assert read_manifest(run_dir)["results"]["completed"] is True
+
+
+def test_a_run_that_goes_on_from_before_its_end_is_not_complete(smoke_run, tmp_path):
+    """The last checkpoint is damaged: until the end is reached again, the results are none."""
+    run_dir = shutil.copytree(smoke_run, tmp_path / "run")
+    last = run_dir / "checkpoints" / "step-00000018.pt"
+    last.write_bytes(b"damaged")
+    with pytest.raises(Interrupted):
+        train_model(load_config(run_dir / "config.yaml"), run_dir=run_dir, resume=True, stop_at=17)
+    assert read_manifest(run_dir)["results"]["completed"] is False
+    assert last.with_suffix(".damaged").exists()
+    resume(run_dir)
+    assert (run_dir / "steps.jsonl").read_bytes() == (smoke_run / "steps.jsonl").read_bytes()
 
 
 def test_a_used_run_directory_is_not_overwritten(smoke_run):

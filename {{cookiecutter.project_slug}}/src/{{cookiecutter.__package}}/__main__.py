@@ -34,6 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
         # A full disk or a missing permission: a failed training, a comparison that cannot be made.
         print(f"error: {error}", file=sys.stderr)
         return FAILURE if options.run is _train else BAD_INPUT
+    except Exception as error:
+        if options.run is _train:
+            raise  # a bug in code that the user may be writing: the traceback is what they need
+        # A record can be damaged in more ways than are foreseen; 1 would mean that runs differ.
+        reason = " ".join(str(error).split())[:200]
+        print(f"error: a record is damaged: {type(error).__name__}: {reason}", file=sys.stderr)
+        return BAD_INPUT
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

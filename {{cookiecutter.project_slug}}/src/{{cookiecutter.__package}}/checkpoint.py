@@ -28,20 +28,29 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    for old in list_checkpoints(folder)[:-keep]:
-        if old != checkpoint_path(folder, state["best"]["step"]):
-            old.unlink()
+    steps = [_step(each) for each in list_checkpoints(folder)]
+    for step in steps:
+        if step > state["step"]:  # the run went on from before it: it was damaged
+            later = checkpoint_path(folder, step)
+            later.replace(later.with_suffix(".damaged"))
+    for step in [step for step in steps if step <= state["step"]][:-keep]:
+        if step != state["best"]["step"]:
+            checkpoint_path(folder, step).unlink()
     return path
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """The checkpoint of a step; names sort by step."""
+    """The checkpoint of a step."""
     return folder / f"step-{step:08d}.pt"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
+    return sorted((p for p in folder.glob("step-*.pt") if p.stem[5:].isdecimal()), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def load_latest(folder: Path, device: torch.device) -> dict[str, Any] | None:
@@ -77,13 +86,14 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):  # of what a damaged file may hold
             content = torch.load(path, map_location=device, weights_only=True)
         state, expected = content["state"], content["digest"]
+        missing = {"step", "best", "logs", "model", "optimizer"} - set(state)
+        found = digest(state)
     except Exception as error:  # a damaged archive fails in many ways, and all mean the same
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is not a whole checkpoint: {reason}") from None
-    missing = {"step", "best", "logs", "model", "optimizer"} - set(state)
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: another version wrote it")
-    if digest(state) != expected:
+    if found != expected:
         raise ValueError(f"{path} was changed after it was written: its digest differs")
     return state
 

@@ -88,13 +88,37 @@ def compare_runs(run_a: Path, run_b: Path) -> Comparison:
     weights_a, weights_b = (_weights(run_dir, manifest) for run_dir, manifest in runs)
     steps_a, steps_b = (_steps(run_dir, manifest) for run_dir, manifest in runs)
     return Comparison(
-        first_divergence(steps_a, steps_b),
+        first_divergence(steps_a, steps_b) or _later_divergence(runs, weights_a, weights_b),
         weights_a == weights_b,
         read_metrics(run_a / METRICS) == read_metrics(run_b / METRICS)
         and a["results"].get("metrics") == b["results"].get("metrics"),
         [run_dir for run_dir, manifest in runs if not manifest["results"].get("completed")],
         list(causes(a, b)),
     )
+
+
+def _later_divergence(
+    runs: tuple[tuple[Path, Mapping[str, Any]], ...], weights_a: str | None, weights_b: str | None
+) -> Divergence | None:
+    """The first difference between runs whose steps are equal: in a row of the table, or a result.
+
+    What only one of them has, since the other is not complete, is no difference.
+    """
+    (run_a, a), (run_b, b) = runs
+    tables = (read_metrics(run_dir / METRICS) for run_dir in (run_a, run_b))
+    for row_a, row_b in zip(*tables, strict=False):
+        for column in row_a:
+            if row_a[column] != row_b.get(column):
+                return Divergence(int(row_a["step"]), column, row_a[column], row_b.get(column))
+    if not (a["results"]["completed"] and b["results"]["completed"]):
+        return None
+    num_steps = a["results"]["num_steps"]
+    if weights_a != weights_b:
+        return Divergence(num_steps, "weights", weights_a, weights_b)
+    for name, value in a["results"]["metrics"].items():
+        if value != b["results"]["metrics"].get(name):
+            return Divergence(num_steps, name, value, b["results"]["metrics"].get(name))
+    return None
 
 
 def _weights(run_dir: Path, manifest: Mapping[str, Any]) -> str | None:
@@ -174,10 +198,8 @@ def compare(run_a: Path, run_b: Path, *, as_json: bool) -> int:
     else:
         for run_dir in result.incomplete:
             print(f"{run_dir} is not complete; as far as both go:")
-        if not result.divergence and not (result.weights_equal and result.metrics_equal):
-            what = "metrics" if result.weights_equal else "final weights"
-            print(f"every step is equal, but the {what} differ")
-        print("\n".join(explain(result.divergence, result.causes, identical=result.identical)))
+        alike = result.divergence is None
+        print("\n".join(explain(result.divergence, result.causes, identical=alike)))
         print("IDENTICAL" if result.identical else "DIFFERENT")
     return 0 if result.identical else 1
 

@@ -1,6 +1,6 @@
 """What reproducibility needs, inspected item by item, for this checkout on this machine.
 
-Nothing here imports torch: a checkout is examined before its environment works.
+Nothing here imports torch, so that it answers at once.
 """
 
 import json
@@ -61,10 +61,6 @@ def doctor(*, as_json: bool) -> int:
     return 1 if failed else 0
 
 
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, SyntaxError)
-"""What reading a file that is missing, cut short or of another kind can end in."""
-
-
 def examine(root: Path) -> Iterator[Finding]:
     """Inspect the checkout at `root`."""
     for item, inspect in ITEMS.items():
@@ -72,7 +68,8 @@ def examine(root: Path) -> Iterator[Finding]:
             problem = inspect(root)
         except CannotTellError as reason:
             yield Finding(item, UNKNOWN, str(reason))
-        except _DAMAGE as error:
-            yield Finding(item, FAILS, f"a file is missing or damaged ({error}); restore it")
+        except Exception as error:  # a file can be damaged in any way; the list goes on
+            reason = f"{type(error).__name__}: {error}"
+            yield Finding(item, FAILS, f"a file is missing or damaged ({reason}); restore it")
         else:
             yield Finding(item, FAILS if problem else HOLDS, problem)

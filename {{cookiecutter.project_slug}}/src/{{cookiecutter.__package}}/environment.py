@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dotenv import load_dotenv
+from dotenv import dotenv_values
 
 from .config import MAX_SEED, Config, Paths, Tracking
 
@@ -35,15 +35,24 @@ FOREIGN = (
 )
 """Variables of the caller that would change bits behind the configuration's back."""
 
+_AT_START = dict(os.environ)
+"""What this process was started with, before `.env` was read."""
+
 _CPU_NUMBERS = ("cpu family", "model", "stepping")
 
 
 def load_env_file(path: str | Path = ".env") -> None:
-    """Read `.env` into the environment; what is set there already stays as it is."""
+    """Read `.env` into the environment; what is set there already stays as it is.
+
+    Instruction sets are the configuration's business: variables that choose them are left out.
+    """
     try:
-        load_dotenv(path, override=False)
+        values = dotenv_values(path)
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
+    for name, value in values.items():
+        if value is not None and name not in (*PORTABLE, *FOREIGN):
+            os.environ.setdefault(name, value)
 
 
 def resolve(config: Config, environ: Mapping[str, str]) -> tuple[Paths, Tracking]:
@@ -134,7 +143,7 @@ def read_cpu() -> tuple[str, set[str]]:
 
 def restart_with(wanted: Mapping[str, str | None]) -> None:
     """Start this program again with `wanted` in its environment, unless it is so already."""
-    if all(os.environ.get(name) == value for name, value in wanted.items()):
+    if all(environ.get(n) == v for environ in (_AT_START, os.environ) for n, v in wanted.items()):
         return
     command = [sys.executable, *sys.orig_argv[1:]]
     merged = {**os.environ, **wanted}

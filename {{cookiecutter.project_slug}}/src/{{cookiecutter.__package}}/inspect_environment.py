@@ -57,8 +57,9 @@ def installed_equals_lock(root: Path) -> str:
         for name in names:
             counts[name] = counts.get(name, 0) + 1
     if not versions:
-        raise CannotTellError("this lock format is checked by its own manager")
-    installed = {_normal(d.metadata["Name"]): d.version for d in metadata.distributions()}
+        raise CannotTellError(_unread(root))
+    found = ((d.metadata["Name"], d.version) for d in metadata.distributions())
+    installed = {_normal(name): version for name, version in found if name}
     # CPU and CUDA environments differ; what stands in the lock of both must be there in each.
     in_all = len([path for path in files if not path.name.startswith("torch-")])
     pip = any(path.suffix == ".txt" for path in files)
@@ -85,7 +86,7 @@ def lock_current(root: Path) -> str:
         for name, version, _ in _locked(path):
             found.setdefault(_normal(name), set()).add(version)
     if not found:
-        raise CannotTellError("this lock format is checked by its own manager")
+        raise CannotTellError(_unread(root))
     stale = []
     for requirement in map(Requirement, wanted):
         versions = found.get(_normal(requirement.name), set())
@@ -94,6 +95,12 @@ def lock_current(root: Path) -> str:
         elif not any(requirement.specifier.contains(v, prereleases=True) for v in versions):
             stale.append(f"it has {requirement.name} {', '.join(sorted(versions))}")
     return f"older than pyproject.toml: {'; '.join(stale)}; run make lock" if stale else ""
+
+
+def _unread(root: Path) -> str:
+    if not environment_locks(root):
+        return "there is no lock yet; run make lock"
+    return "this lock format is checked by its own manager"
 
 
 def environment_locks(root: Path) -> list[Path]:
@@ -130,8 +137,9 @@ def driver(root: Path) -> str:
     if not shutil.which("nvidia-smi"):
         raise CannotTellError(f"no NVIDIA driver here; CUDA runs need {minimum} or newer")
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True).stdout.split()
-    if not found:
+    done = subprocess.run(query, capture_output=True, text=True)
+    found = re.findall(r"^\d+\.[\d.]+", done.stdout, re.MULTILINE)
+    if done.returncode or not found:
         raise CannotTellError("nvidia-smi names no driver")
     if _numbers(found[0]) < _numbers(minimum):
         return f"driver {found[0]} is older than {minimum}; update it"

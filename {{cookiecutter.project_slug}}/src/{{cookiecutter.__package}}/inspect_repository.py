@@ -41,6 +41,8 @@ def deterministic(root: Path) -> str:
     ]
     if not calls:
         return "no source calls torch.use_deterministic_algorithms; call it before training"
+    if any(ast.unparse(call).endswith("(False)") for call in calls):
+        return "torch.use_deterministic_algorithms is called with False; drop that call"
     if any(keyword.arg == "warn_only" for call in calls for keyword in call.keywords):
         return "torch.use_deterministic_algorithms only warns; drop warn_only"
     return ""
@@ -50,7 +52,7 @@ def loaders_seeded(root: Path) -> str:
     """Every DataLoader has a generator and a worker seed of its own."""
     for path, call in _calls(root):
         if ast.unparse(call.func).endswith("DataLoader"):
-            given = {keyword.arg for keyword in call.keywords}
+            given = {k.arg for k in call.keywords if ast.unparse(k.value) != "None"}
             if missing := {"generator", "worker_init_fn"} - given:
                 return f"{path.name}, line {call.lineno}: give DataLoader {sorted(missing)}"
     return ""
@@ -96,7 +98,7 @@ def images_pinned(root: Path) -> str:
     text = (root / "Dockerfile").read_text(encoding="utf-8")
     stages = set(re.findall(r" AS ([\w-]+)$", text, re.MULTILINE))
     named = re.findall(r"^ARG \w*IMAGE\w*=(\S+)$", text, re.MULTILINE)
-    named += [n for n in re.findall(r"^FROM (\S+)", text, re.MULTILINE) if "$" not in n]
+    named += [n for n in re.findall(r"^FROM (?:--\S+ )*(\S+)", text, re.MULTILINE) if "$" not in n]
     for path in root.glob("compose*.yaml"):
         services = re.split(r"^  (?=\w)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         foreign = [text for text in services if "\n    build:" not in text]
@@ -202,7 +204,8 @@ def _subcommands(root: Path) -> set[str]:
 
 def git_clean(root: Path) -> str:
     """Nothing differs from the commit that a run will name."""
-    changed = git(root, "status", "--porcelain").splitlines()
+    git(root, "ls-files", "--error-unmatch", "pyproject.toml")
+    changed = git(root, "status", "--porcelain", "--", ".").splitlines()
     return f"{len(changed)} files differ from the commit; commit them" if changed else ""
 
 

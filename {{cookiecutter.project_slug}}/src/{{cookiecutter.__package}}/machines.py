@@ -29,10 +29,9 @@ def machines(folder: Path) -> int:
     print("|---|---|---|---|")
     for name, run_dir in runs.items():
         manifest = read_manifest(run_dir)
-        cpu, system = manifest["hardware"]["cpu"], manifest["environment"]["platform"]
-        print(
-            _row(name, cpu, system, f"`{(manifest['results']['weights_sha256'] or 'none')[:12]}`")
-        )
+        weights = f"`{str(manifest['results']['weights_sha256'])[:12]}`"
+        facts = (manifest["hardware"]["cpu"], manifest["environment"]["platform"])
+        print(_row(name, *map(str, facts), weights))
     print("\n| machines | result | recorded differences |")
     print("|---|---|---|")
     unexplained = False

@@ -78,6 +78,11 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: the field {section} must be an object")
         if names and names != ("*",):
             _check_fields(path, manifest[section], names, prefix=f"{section}.")
+    logs, resumes = manifest["results"]["logs"], manifest.get("resumes", [])
+    if not isinstance(logs, dict | None) or not isinstance(resumes, list):
+        raise ValueError(f"{path}: results.logs must be an object or null, resumes a list")
+    if not all(isinstance(each, dict) and type(each.get("step")) is int for each in resumes):
+        raise ValueError(f"{path}: each of resumes must be an object with its step")
     if manifest["project"] != __package__:
         project = manifest["project"]
         raise ValueError(f"{run_dir} is a run of project {project!r}, this is {__package__!r}")
@@ -155,7 +160,8 @@ def _source_files(root: Path) -> dict[str, str]:
 
 def describe_environment(root: Path) -> dict[str, Any]:
     """Python, platform, every installed package, and a digest of the lock files."""
-    packages = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
+    found = ((d.metadata["Name"], d.version) for d in metadata.distributions())
+    packages = {name.lower(): version for name, version in found if name}  # none: half removed
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

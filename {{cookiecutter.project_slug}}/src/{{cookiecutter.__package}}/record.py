@@ -34,17 +34,11 @@ class Step:
 
 
 class Recorder:
-    """Appends to the logs of a run; after a resume, what lies beyond the checkpoint is cut off.
+    """Appends to the logs of a run; after a resume, what lies beyond the checkpoint is cut off."""
 
-    Raises:
-        ValueError: the logs before the checkpoint are not what the run wrote (`logs`, by name).
-    """
-
-    def __init__(
-        self, run_dir: Path, *, resume_step: int = 0, logs: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, run_dir: Path, *, resume_step: int = 0) -> None:
         self._metrics_path = run_dir / METRICS
-        texts = logs_until(run_dir, resume_step, logs)
+        texts = logs_until(run_dir, resume_step)
         for name, text in texts.items():
             _replace(run_dir / name, text)
         self._digests = {name: hashlib.sha256(text.encode()) for name, text in texts.items()}
@@ -86,7 +80,7 @@ class Recorder:
         self._file.close()
 
 
-def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None) -> dict[str, str]:
+def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None = None) -> dict[str, str]:
     """The text of both logs up to `step`, by name.
 
     Raises:
@@ -119,7 +113,7 @@ def read_steps(path: Path, *, partial: bool = False) -> list[Step]:
             fields = json.loads(line)
             loss, grad_norm = float.fromhex(fields["loss"]), float.fromhex(fields["grad_norm"])
             step = Step(int(fields["step"]), int(fields["epoch"]), loss, grad_norm)
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             if partial and number == len(lines):
                 break
             raise ValueError(f"{path}, line {number}: not a step: {line[:80]!r}") from None
@@ -160,7 +154,7 @@ def weights_file_sha256(path: Path) -> str:
         for name in sorted(header):
             begin, end = header[name]["data_offsets"]
             total.update(content[8 + length + begin : 8 + length + end])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
     return total.hexdigest()
 

@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from .config import INERT_KEYS, Config, config_sha256, flatten, to_dict, to_yaml
+from .config import (
+    INERT_KEYS,
+    Config,
+    config_from_dict,
+    config_sha256,
+    flatten,
+    to_dict,
+    to_yaml,
+)
 from .data import ImageData
 from .manifest import (
     MANIFEST,
@@ -92,7 +100,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def start_manifest(
+def describe_run(
     run_dir: Path,
     config: Config,
     data: ImageData,
@@ -101,10 +109,13 @@ def start_manifest(
     num_steps: int,
     allow_changes: bool,
 ) -> dict[str, Any]:
-    """Write the manifest before the first step and return it; a resume keeps what it says.
+    """The manifest of a run that is about to start or go on; a resume keeps what it says.
+
+    Nothing is written, so that a refusal leaves the record as it was.
 
     Raises:
-        ValueError: a run is resumed with other code, data or configuration than it began with.
+        ValueError: a run is resumed with other code, data or configuration than it began with, or
+            is complete and has nothing to go on from.
     """
     root = find_project_root()
     facts = {
@@ -122,6 +133,8 @@ def start_manifest(
                 f"{run_dir} began with something else: {'; '.join(changes)}; "
                 "--allow-changes goes on all the same and records it"
             )
+        if manifest["results"]["completed"] and not start and not allow_changes:
+            raise ValueError(f"{run_dir} is complete and has no checkpoint; there is nothing to do")
         if start > num_steps:
             raise ValueError(f"{run_dir} is at step {start}, past the {num_steps} asked for now")
         resume = {
@@ -134,34 +147,36 @@ def start_manifest(
         }
         earlier = manifest.get("resumes")
         resumes = [*(earlier if isinstance(earlier, list) else []), resume]
-        manifest = {**manifest, "resumes": resumes}
-        if changes:
-            results = {**manifest["results"], "num_steps": num_steps, "completed": False}
-            manifest |= facts | {"config_sha256": digest, "results": results}
-            (run_dir / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    else:
-        manifest = {
-            "schema": SCHEMA,
-            "project": __package__,
-            "run_id": run_dir.name,
-            "command": command_line(),
-            **facts,
-            "config_sha256": digest,
-            "environment": describe_environment(root),
-            "hardware": describe_hardware(_accelerator()),
-            "determinism": read_determinism(),
-            "results": {
-                "metrics": {},
-                "best": None,
-                "weights_sha256": None,
-                "logs": None,
-                "num_steps": num_steps,
-                "completed": False,
-            },
-        }
-        (run_dir / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+        results = {**manifest["results"], "num_steps": num_steps}
+        results["completed"] = results["completed"] and start == num_steps and not changes
+        manifest = {**manifest, "resumes": resumes, "results": results}
+        return manifest | facts | {"config_sha256": digest} if changes else manifest
+    return {
+        "schema": SCHEMA,
+        "project": __package__,
+        "run_id": run_dir.name,
+        "command": command_line(),
+        **facts,
+        "config_sha256": digest,
+        "environment": describe_environment(root),
+        "hardware": describe_hardware(_accelerator()),
+        "determinism": read_determinism(),
+        "results": {
+            "metrics": {},
+            "best": None,
+            "weights_sha256": None,
+            "logs": None,
+            "num_steps": num_steps,
+            "completed": False,
+        },
+    }
+
+
+def start_record(run_dir: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest and its configuration, before the first step."""
+    text = to_yaml(config_from_dict(manifest["config"]))
+    (run_dir / CONFIG).write_text(text, encoding="utf-8")
     write_manifest(run_dir, manifest)
-    return manifest
 
 
 def finish_manifest(

@@ -21,14 +21,15 @@ from .model import build_model
 from .optim import build_optimizer, learning_rate, resolve_device
 from .order import BatchSampler
 from .progress import Progress
-from .record import WEIGHTS, Recorder, Step, plot_curves
+from .record import WEIGHTS, Recorder, Step, logs_until, plot_curves
 from .run import (
     CHECKPOINTS,
     check_run_dir,
+    describe_run,
     finish_manifest,
     new_run_id,
     only_writer,
-    start_manifest,
+    start_record,
 )
 from .seeding import seed_stream, set_seed
 from .tracking import build_tracker
@@ -105,17 +106,19 @@ def _train(
     model.to(device)
     optimizer = build_optimizer(model, config.training)
 
-    # --- record: what this run is made of, on disk before its first step ----------------------
-    manifest = start_manifest(
+    # --- resume: weights and optimizer; random streams, order and schedule follow the step ----
+    manifest = describe_run(
         run_dir, config, data, start=start, num_steps=num_steps, allow_changes=allow_changes
     )
-    recorder = Recorder(run_dir, resume_step=start, logs=state["logs"] if state else None)
-    tracker = build_tracker(tracking.mlflow_uri, config, run_dir.name)
-    progress = Progress(num_steps, start=start)
-
-    # --- resume: weights and optimizer; random streams, order and schedule follow the step ----
     if state:
         restore(state, model, optimizer)
+        logs_until(run_dir, start, state["logs"])  # the last check that may refuse
+
+    # --- record: what this run is made of, on disk before its first step ----------------------
+    start_record(run_dir, manifest)
+    recorder = Recorder(run_dir, resume_step=start)
+    tracker = build_tracker(tracking.mlflow_uri, config, run_dir.name)
+    progress = Progress(num_steps, start=start)
 
     # --- loop: one iterator over all epochs; `step` counts from 0, records and files from 1 ---
     model.train()
