@@ -657,8 +657,8 @@ FAULTS = [
         (
             "compare leaves the weights out",
             "compare.py",
-            "        weights_a == weights_b,\n",
-            "        True,\n",
+            "    if weights_a != weights_b:",
+            "    if False:",
         ),
         (
             "an edited log is believed",

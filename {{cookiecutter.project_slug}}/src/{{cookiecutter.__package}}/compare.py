@@ -65,16 +65,13 @@ class Comparison:
     """Two runs held against each other."""
 
     divergence: Divergence | None
-    weights_equal: bool
-    metrics_equal: bool
     incomplete: list[Path]
     causes: list[Cause]
 
     @property
     def identical(self) -> bool:
         """Whether both runs are complete and no bit differs."""
-        equal = self.divergence is None and self.weights_equal and self.metrics_equal
-        return equal and not self.incomplete
+        return self.divergence is None and not self.incomplete
 
 
 def compare_runs(run_a: Path, run_b: Path) -> Comparison:
@@ -89,9 +86,6 @@ def compare_runs(run_a: Path, run_b: Path) -> Comparison:
     steps_a, steps_b = (_steps(run_dir, manifest) for run_dir, manifest in runs)
     return Comparison(
         first_divergence(steps_a, steps_b) or _later_divergence(runs, weights_a, weights_b),
-        weights_a == weights_b,
-        read_metrics(run_a / METRICS) == read_metrics(run_b / METRICS)
-        and a["results"].get("metrics") == b["results"].get("metrics"),
         [run_dir for run_dir, manifest in runs if not manifest["results"].get("completed")],
         list(causes(a, b)),
     )
