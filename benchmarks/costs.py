@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools import demo  # noqa: E402  (the root is not a package)
+
 PROJECT = ROOT / "build" / "demo" / "demo-project"
 ROUNDS = 3
-PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 VARIANTS = {
     "portable profile": ("determinism.profile=portable",),
     "without deterministic algorithms": ("determinism.deterministic_algorithms=false",),
@@ -37,7 +40,7 @@ def main() -> None:
         sys.exit("error: the demo's environment is missing; run make demo first")
 
     def speed(*overrides: str) -> float:
-        capped = PORTABLE if "determinism.profile=portable" in overrides else {}
+        capped = demo.PORTABLE if "determinism.profile=portable" in overrides else {}
         environ = {**os.environ, "MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1", **capped}
         if "determinism.num_threads=2" in overrides:
             environ["OMP_NUM_THREADS"] = "2"

@@ -8,13 +8,13 @@ Runs inside the demo's environment (`make demo` makes it): python benchmarks/lig
 
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
 
+from pairs import report
 from training_loop import EPOCHS, PROJECT, ROOT, our_loop
 
 ROUNDS = 7
@@ -98,13 +98,12 @@ def inside() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     config = load_config("configs/baseline.yaml", [f"training.num_epochs={EPOCHS}"])
-    pairs = [(our_loop(config), lightning_loop(config)) for _ in range(ROUNDS + 1)][1:]
-    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = [a / b for a, b in pairs]
-    print(f"train_model: {ours:.0f} steps/s, Lightning: {theirs:.0f} (medians of {ROUNDS} pairs)")
-    print(
-        f"train_model / Lightning: {statistics.median(ratios):.3f} "
-        f"(from {min(ratios):.3f} to {max(ratios):.3f}); target: at least 1.0"
+    report(
+        "Lightning",
+        lambda: our_loop(config),
+        lambda: lightning_loop(config),
+        target=1.0,
+        rounds=ROUNDS,
     )
 
 

@@ -14,18 +14,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools import demo  # noqa: E402  (the root is not a package)
+
 PROJECT = ROOT / "build" / "demo" / "demo-project"
 CPUS = ("Haswell", "Skylake-Client", "EPYC-Rome", "EPYC-Milan")
-SETTLED = {  # set before the start: an emulated program cannot start itself again
-    "PYTHONHASHSEED": "0",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_DYNAMIC": "FALSE",
-    "MKL_DYNAMIC": "FALSE",
-}
-CAPPED = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 WORKLOADS = {
     "smoke": ["--config", "configs/smoke.yaml"],
     "baseline, 2 epochs": ["--config", "configs/baseline.yaml", "training.num_epochs=2"],
@@ -54,7 +48,7 @@ def weights(cpu: str | None, profile: str, arguments: list[str]) -> bytes:
         run_dir = Path(scratch) / "run"
         command = [*emulator, ".venv/bin/python", "-m", "demo_project", "train"]
         command += ["--run-dir", run_dir, *arguments, f"determinism.profile={profile}"]
-        environ = {**os.environ, **SETTLED, **(CAPPED if profile == "portable" else {})}
+        environ = {**os.environ, **demo.SETTLED, **(demo.PORTABLE if profile == "portable" else {})}
         subprocess.run(command, cwd=PROJECT, env=environ, check=True, capture_output=True)
         return (run_dir / "model.safetensors").read_bytes()
 

@@ -196,9 +196,8 @@ FAULTS = [
         (
             "memory is read before it is written",
             "data.py",
-            "    padded = np.pad(image, ((0, 0), (shift, shift), (shift, shift)))\n",
-            "    padded = np.empty((1, height + 2 * shift, width + 2 * shift), np.uint8)\n"
-            "    padded[:, shift:-shift, shift:-shift] = image\n",
+            "    padded = np.zeros(",
+            "    padded = np.empty(",
         ),
         (
             "augmentation changes its source",

@@ -37,16 +37,6 @@ record.Recorder.step = killed
 from real.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
-# Set before the start, so that the program does not start itself again without the patch above.
-SETTLED = {
-    "PYTHONHASHSEED": "0",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_DYNAMIC": "FALSE",
-    "MKL_DYNAMIC": "FALSE",
-}
 
 
 def start(project: Path, *arguments: object, code: str | None = None) -> subprocess.Popen:
@@ -56,7 +46,7 @@ def start(project: Path, *arguments: object, code: str | None = None) -> subproc
     return subprocess.Popen(
         [python, *what, *map(str, arguments)],
         cwd=project,
-        env={**demo.environment(), **SETTLED},
+        env={**demo.environment(), **demo.SETTLED},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

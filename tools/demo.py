@@ -19,6 +19,17 @@ import template_logic as logic  # noqa: E402  (the template's root is not a pack
 from tools import pytorch_index  # noqa: E402
 
 FOLDER = ROOT / "build" / "demo"
+SETTLED = {
+    # What the generated program would set before it starts itself again: for runs that must not.
+    "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_DYNAMIC": "FALSE",
+    "MKL_DYNAMIC": "FALSE",
+}
+PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 
 
 def main(stack: str, manager: str) -> int:

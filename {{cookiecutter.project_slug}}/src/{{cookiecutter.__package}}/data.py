@@ -111,11 +111,13 @@ def _start_worker(worker_id: int) -> None:
 
 def augment(image: np.ndarray, config: Data, rng: np.random.Generator) -> np.ndarray:
     """A moved and perhaps mirrored copy of `image` uint8 [C, H, W]; what comes in is zero."""
-    _, height, width = image.shape
+    channels, height, width = image.shape
     shift = config.max_shift
     top, left = rng.integers(0, 2 * shift + 1, size=2)
     mirrored = config.horizontal_flip and rng.random() < 0.5
-    padded = np.pad(image, ((0, 0), (shift, shift), (shift, shift)))
+    # Not `np.pad`, which costs ten times as much for small images.
+    padded = np.zeros((channels, height + 2 * shift, width + 2 * shift), image.dtype)
+    padded[:, shift : shift + height, shift : shift + width] = image
     moved = padded[:, top : top + height, left : left + width]
     return np.ascontiguousarray(moved[:, :, ::-1] if mirrored else moved)
 
