@@ -13,19 +13,31 @@ from conftest import PACKAGE, ROOT, run
 from {{ cookiecutter.__package }}.doctor import FAILS, ITEMS, examine
 
 
-@pytest.fixture
-def checkout(tmp_path):
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
     """A clean copy of this project as a git repository of its own."""
     kept = shutil.ignore_patterns(
         ".*env*", ".git", "outputs", "data", "__pycache__", ".conda*", ".pixi"
     )
-    root = shutil.copytree(ROOT, tmp_path / "checkout", ignore=kept)
+    root = shutil.copytree(ROOT, tmp_path_factory.mktemp("clean") / "checkout", ignore=kept)
     shutil.copy(ROOT / ".env.example", root)
     git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "add", "--all"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "all"], check=True)
     return root
+
+
+@pytest.fixture
+def checkout(pristine, tmp_path):
+    """A copy of it that a test may break."""
+    return shutil.copytree(pristine, tmp_path / "checkout")
+
+
+@pytest.fixture(scope="module")
+def before(pristine):
+    """What fails before anything is broken, such as a lock that this project does not have yet."""
+    return failing(pristine)
 
 
 def failing(root):
@@ -175,25 +187,25 @@ def test_an_old_driver_is_named(checkout, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("item", BREAKS)
-def test_a_broken_checkout_fails_that_item(checkout, item):
+def test_a_broken_checkout_fails_that_item(checkout, before, item):
     """What held before fails after the one change, and nothing but git's own view fails with it."""
-    fails_alone(checkout, item, BREAKS[item])
+    fails_alone(checkout, before, item, BREAKS[item])
 
 
 @pytest.mark.parametrize("name", MORE_BREAKS)
-def test_an_item_looks_at_more_than_one_place(checkout, name):
+def test_an_item_looks_at_more_than_one_place(checkout, before, name):
     """The same for what an item finds elsewhere."""
-    fails_alone(checkout, *MORE_BREAKS[name])
+    fails_alone(checkout, before, *MORE_BREAKS[name])
 
 
-def fails_alone(checkout, item, change):
-    before = failing(checkout)
+def fails_alone(checkout, before, item, change):
     assert item not in before
     change(checkout)
+    after = failing(checkout)
     # A file that git does not know is git's business, whatever else is wrong with it.
     by_git = {"git tree is clean"}
-    assert failing(checkout) - before - by_git == {item} - by_git
-    assert item in failing(checkout)
+    assert after - before - by_git == {item} - by_git
+    assert item in after
 
 
 def test_every_item_is_broken_once():
@@ -220,6 +232,17 @@ def test_a_lock_that_is_behind_is_named(checkout, pip_locks):
     assert f"it has {name} 0.0.1" in finding(checkout, item).detail
     edit(pip_locks, f"{name}==", "something-else==")
     assert f"{name} is not in it" in finding(checkout, item).detail
+
+
+def test_a_newer_torch_than_the_locks_is_named(checkout, pip_locks):
+    """The environment's own requirement counts, not only those that all environments share."""
+    text = (checkout / "pyproject.toml").read_text()
+    head, _, tail = text.partition("[project.optional-dependencies]\n")
+    _, _, tail = tail.partition("\n\n") if tail else ("", "", "")
+    extras = '[project.optional-dependencies]\ncpu = ["torch==9.9"]\n\n'
+    (checkout / "pyproject.toml").write_text((head if tail else text + "\n") + extras + tail)
+    pip_locks.write_text(f"torch==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    assert "it has torch 1.0" in finding(checkout, "lock is current").detail
 
 
 def test_a_cuda_line_that_the_readme_does_not_name_is_noticed(checkout):

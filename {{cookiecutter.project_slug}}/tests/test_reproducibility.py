@@ -248,7 +248,17 @@ def verification(scenario, pool: ThreadPoolExecutor, tmp_path_factory):
 
     loss = {"step": 5, "quantity": "loss"}
     norm = {"step": 14, "quantity": "grad_norm"}
+
+    def other_state() -> tuple[Path, object]:
+        run_dir = shutil.copytree(scenario("seed 0"), folder / "state")
+        path = list_checkpoints(run_dir / "checkpoints")[-1]
+        state = load_checkpoint(path, torch.device("cpu"))
+        state["optimizer"]["param_groups"][0]["eps"] *= 2
+        save_checkpoint(run_dir / "checkpoints", state, keep=9)
+        return run_dir, run("verify", run_dir)
+
     futures = {
+        "other state": pool.submit(other_state),
         "whole": pool.submit(play, "whole", "seed 1 elsewhere", {}),
         "forged": pool.submit(play, "forged", "seed 0", loss),
         "a segment": pool.submit(play, "segment", "in segments", {}, "--segments", 1, "--seed", 1),
@@ -274,6 +284,13 @@ def test_verify_names_the_first_step_that_differs(verification):
     summary = json.loads((run_dir / "verify.json").read_text())
     assert summary["identical"] is False
     assert summary["first_divergence"]["step"] == 5
+
+
+def test_verify_looks_at_the_optimizer_too(verification):
+    """Equal steps and weights, another state to go on from: not identical, and named."""
+    _, done = verification("other state")
+    assert done.returncode == 1, done.stderr
+    assert "first differs at step 18, in state" in done.stdout
 
 
 def test_verify_executes_single_segments(verification):

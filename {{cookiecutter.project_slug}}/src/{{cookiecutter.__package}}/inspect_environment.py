@@ -81,6 +81,11 @@ def lock_current(root: Path) -> str:
         project = tomllib.load(file)
     wanted = project["project"].get("dependencies", [])
     wanted = [*wanted, *project.get("dependency-groups", {}).get("dev", [])]
+    names = {path.stem for path in environment_locks(root)}
+    for extra, requirements in project["project"].get("optional-dependencies", {}).items():
+        # pip has a lock an environment; one that is not locked yet is `make lock`'s business.
+        if extra in names or not names & {"cpu", "cuda"}:
+            wanted += requirements
     found: dict[str, set[str]] = {}
     for path in environment_locks(root):
         for name, version, _ in _locked(path):
@@ -89,6 +94,8 @@ def lock_current(root: Path) -> str:
         raise CannotTellError(_unread(root))
     stale = []
     for requirement in map(Requirement, wanted):
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
         versions = found.get(_normal(requirement.name), set())
         if not versions:
             stale.append(f"{requirement.name} is not in it")

@@ -92,8 +92,20 @@ def _whole(
     print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
     recorded, repeated = read_steps(run_dir / STEPS), read_steps(again / STEPS)
     end = manifest["results"]["num_steps"]
-    stretch = Stretch(0, end, result.identical, result.divergence, recorded, repeated)
-    return [stretch], result.causes
+    divergence = result.divergence or _state_divergence(run_dir, again, end)
+    equal = result.identical and divergence is None
+    return [Stretch(0, end, equal, divergence, recorded, repeated)], result.causes
+
+
+def _state_divergence(run_dir: Path, again: Path, step: int) -> Divergence | None:
+    """Whether the last checkpoints hold the same state: the optimizer is in no other file."""
+    from .checkpoint import checkpoint_digest, checkpoint_path
+
+    paths = [checkpoint_path(folder / "checkpoints", step) for folder in (run_dir, again)]
+    if not all(path.exists() for path in paths):
+        return None  # a run may be handed on without its checkpoints
+    digests = [checkpoint_digest(path) for path in paths]
+    return None if digests[0] == digests[1] else Divergence(step, "state", *digests)
 
 
 def _segments(
