@@ -62,7 +62,7 @@ FAULTS = [
             'derive(self.seed, "shuffle"',
             'derive(0, "shuffle"',
         ),
-        ("augmentation ignores the seed", "data.py", "sample_rng(self.seed,", "sample_rng(0,"),
+        ("augmentation ignores the seed", "data.py", "SampleStreams(seed)", "SampleStreams(0)"),
         (
             "steps ignore the seed",
             "train.py",
@@ -72,8 +72,8 @@ FAULTS = [
         (
             "keys are sums that collide",
             "seeding.py",
-            'key=derive(seed, "augment", epoch, index)',
-            "key=seed + epoch + index",
+            'derive(self._seed, "augment", epoch, index)',
+            "self._seed + epoch + index",
         ),
         (
             "every step draws alike",
@@ -139,51 +139,51 @@ FAULTS = [
         (
             "augmentation without a seed",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
+            "self.streams(epoch, index)",
             "np.random.default_rng()",
         ),
         (
             "augmentation keyed by the clock",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
+            "self.streams(epoch, index)",
             f"np.random.default_rng({_TIME}.time_ns())",
         ),
         (
             "augmentation from the worker's global stream",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
+            "self.streams(epoch, index)",
             "np.random.default_rng(np.random.randint(2**31))",
         ),
         (
             "augmentation from a generator that every worker copies",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
-            'self.__dict__.setdefault("rng", np.random.default_rng(self.seed))',
+            "self.streams(epoch, index)",
+            'self.__dict__.setdefault("rng", np.random.default_rng(0))',
         ),
         (
             "augmentation keyed by the process",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
-            f"sample_rng(self.seed, epoch, index + {_OS}.getpid())",
+            "self.streams(epoch, index)",
+            f"self.streams(epoch, index + {_OS}.getpid())",
         ),
         (
             "augmentation keyed by the worker",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
-            "sample_rng(self.seed, epoch + getattr("
+            "self.streams(epoch, index)",
+            "self.streams(epoch + getattr("
             'torch.utils.data.get_worker_info(), "id", 0), index)',
         ),
         (
             "every epoch is augmented alike",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
-            "sample_rng(self.seed, 0, index)",
+            "self.streams(epoch, index)",
+            "self.streams(0, index)",
         ),
         (
             "every sample is augmented alike",
             "data.py",
-            "sample_rng(self.seed, epoch, index)",
-            "sample_rng(self.seed, epoch, 0)",
+            "self.streams(epoch, index)",
+            "self.streams(epoch, 0)",
         ),
         (
             "the epoch is counted by each worker for itself",

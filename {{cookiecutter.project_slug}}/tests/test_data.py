@@ -16,7 +16,7 @@ from {{ cookiecutter.__package }}.data import (
     load_data,
     split_by_content,
 )
-from {{ cookiecutter.__package }}.seeding import sample_rng
+from {{ cookiecutter.__package }}.seeding import SampleStreams
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,9 @@ def test_augmentation_moves_and_mirrors_within_its_bounds():
     image = np.zeros((1, 5, 5), np.uint8)
     image[0, 2, 1] = 9
     config = Data(max_shift=1, horizontal_flip=True)
+    streams = SampleStreams(0)
     places = {
-        tuple(np.argwhere(augment(image, config, sample_rng(0, 0, index)))[0][1:])
-        for index in range(500)
+        tuple(np.argwhere(augment(image, config, streams(0, index)))[0][1:]) for index in range(500)
     }
     assert places == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2, 3, 4)}
 

@@ -104,14 +104,25 @@ def watch_seeding(patch: pytest.MonkeyPatch, seen: Observed) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.generator, name)
 
+    class Philox(np.random.Philox):
+        @property
+        def state(self) -> dict[str, Any]:
+            return super().state
+
+        @state.setter
+        def state(self, value: dict[str, Any]) -> None:
+            note("Philox.state", int(value["state"]["key"][0]))
+            super(Philox, type(self)).state.__set__(self, value)
+
     class Random(random.Random):
         def __init__(self, key: Any = None) -> None:
             note("Random", key)
             super().__init__(key)
 
     listen(random, "seed")
-    for name in ("seed", "default_rng", "Philox", "PCG64"):
+    for name in ("seed", "default_rng", "PCG64"):
         listen(np.random, name)
+    patch.setattr(np.random, "Philox", Philox)
     for name in ("manual_seed", "seed"):
         listen(torch, name)
     patch.setattr(random, "Random", Random)

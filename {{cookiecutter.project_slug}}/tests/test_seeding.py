@@ -10,9 +10,9 @@ from {{ cookiecutter.__package }} import environment, set_seed
 from {{ cookiecutter.__package }}.config import MAX_SEED, Determinism, Training
 from {{ cookiecutter.__package }}.optim import build_optimizer
 from {{ cookiecutter.__package }}.seeding import (
+    SampleStreams,
     derive,
     read_determinism,
-    sample_rng,
     seed_stream,
     seed_worker,
     set_determinism,
@@ -132,9 +132,12 @@ def test_streams_do_not_collide():
 
 def test_a_sample_draws_the_same_whoever_draws_before():
     """A sample's generator is a function of (seed, epoch, index) alone."""
-    expected = sample_rng(0, 2, 5).random(3)
-    sample_rng(0, 2, 4).random(1000)
-    assert np.array_equal(sample_rng(0, 2, 5).random(3), expected)
+    expected = SampleStreams(0)(2, 5).random(3)
+    streams = SampleStreams(0)
+    streams(2, 4).random(1000)
+    streams(2, 4).integers(3)  # half of a word stays behind
+    assert np.array_equal(streams(2, 5).random(3), expected)
+    assert not np.array_equal(SampleStreams(1)(2, 5).random(3), expected)
 
 
 def test_a_step_draws_the_same_whoever_draws_before():

@@ -13,7 +13,7 @@ from .cifar import ARCHIVE, SHA256, load_cifar10
 from .config import Data
 from .interrupt import ignore_stop_signals
 from .order import BatchSampler
-from .seeding import derive, sample_rng, seed_worker
+from .seeding import SampleStreams, derive, seed_worker
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class TrainSet(Dataset):
     def __init__(self, split: Split, config: Data, seed: int) -> None:
         self.split = split
         self.config = config
-        self.seed = seed
+        self.streams = SampleStreams(seed)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = key
-        image = augment(self.split.images[index], self.config, sample_rng(self.seed, epoch, index))
+        image = augment(self.split.images[index], self.config, self.streams(epoch, index))
         return torch.from_numpy(image), int(self.split.labels[index])
 
 
@@ -113,7 +113,7 @@ def augment(image: np.ndarray, config: Data, rng: np.random.Generator) -> np.nda
     """A moved and perhaps mirrored copy of `image` uint8 [C, H, W]; what comes in is zero."""
     channels, height, width = image.shape
     shift = config.max_shift
-    top, left = rng.integers(0, 2 * shift + 1, size=2)
+    top, left = rng.integers(2 * shift + 1), rng.integers(2 * shift + 1)
     mirrored = config.horizontal_flip and rng.random() < 0.5
     # Not `np.pad`, which costs ten times as much for small images.
     padded = np.zeros((channels, height + 2 * shift, width + 2 * shift), image.dtype)
