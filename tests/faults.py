@@ -72,8 +72,8 @@ FAULTS = [
         (
             "keys are sums that collide",
             "seeding.py",
-            'derive(self._seed, "augment", epoch, index)',
-            "self._seed + epoch + index",
+            'derive(self._seed, "augment", epoch)\n        self._key[1] = index',
+            "self._seed + epoch\n        self._key[1] = index",
         ),
         (
             "every step draws alike",

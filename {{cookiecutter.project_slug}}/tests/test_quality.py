@@ -111,7 +111,8 @@ def watch_seeding(patch: pytest.MonkeyPatch, seen: Observed) -> None:
 
         @state.setter
         def state(self, value: dict[str, Any]) -> None:
-            note("Philox.state", int(value["state"]["key"][0]))
+            first, second = map(int, value["state"]["key"])
+            note("Philox.state", first << 64 | second)
             super(Philox, type(self)).state.__set__(self, value)
 
     class Random(random.Random):

@@ -29,8 +29,9 @@ class Step:
     grad_norm: float
 
     def to_json(self) -> str:
-        exact = {"loss": self.loss.hex(), "grad_norm": self.grad_norm.hex()}
-        return json.dumps({"step": self.step, "epoch": self.epoch, **exact})
+        # Written out: `json.dumps` costs ten times as much, at every step.
+        exact = f'"loss": "{self.loss.hex()}", "grad_norm": "{self.grad_norm.hex()}"'
+        return f'{{"step": {self.step}, "epoch": {self.epoch}, {exact}}}'
 
 
 class Recorder:

@@ -115,12 +115,16 @@ class SampleStreams:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self._epoch = -1
         self._bits = np.random.Philox(key=derive(seed, "augment"))
         self._start = self._bits.state  # counter zero, nothing buffered
+        self._key = self._start["state"]["key"]  # two words: the epoch's key, and the index
         self._rng = np.random.Generator(self._bits)
 
     def __call__(self, epoch: int, index: int) -> np.random.Generator:
-        self._start["state"]["key"][0] = derive(self._seed, "augment", epoch, index)
+        if epoch != self._epoch:
+            self._epoch, self._key[0] = epoch, derive(self._seed, "augment", epoch)
+        self._key[1] = index
         self._bits.state = self._start
         return self._rng
 
