@@ -170,8 +170,7 @@ FAULTS = [
             "augmentation keyed by the worker",
             "data.py",
             "self.streams(epoch, index)",
-            "self.streams(epoch + getattr("
-            'torch.utils.data.get_worker_info(), "id", 0), index)',
+            'self.streams(epoch + getattr(torch.utils.data.get_worker_info(), "id", 0), index)',
         ),
         (
             "every epoch is augmented alike",
