@@ -40,12 +40,13 @@ def plain_loop(config, *, bare: bool) -> float:
     """Steps per second of a loop that trains and does nothing else.
 
     With our loader and switches; or `bare`, as a tutorial has it: torch's defaults, a shuffling
-    `DataLoader`, augmentation from NumPy's global stream. Model, optimizer and threads are ours.
+    `DataLoader` that fetches sample by sample, augmentation from one generator. Model, optimizer
+    and threads are ours.
     """
     import numpy as np
     import torch
     import torch.nn.functional as F
-    from demo_project.data import augment, build_loader, load_data
+    from demo_project.data import build_loader, load_data
     from demo_project.model import build_model
     from demo_project.optim import build_optimizer
     from demo_project.order import BatchSampler
@@ -62,8 +63,13 @@ def plain_loop(config, *, bare: bool) -> float:
             return len(self.split)
 
         def __getitem__(self, index: int):
-            image = augment(self.split.images[index], config.data, self.random)
-            return torch.from_numpy(image), int(self.split.labels[index])
+            image, shift = self.split.images[index], config.data.max_shift
+            _, height, width = image.shape
+            padded = np.zeros((len(image), height + 2 * shift, width + 2 * shift), image.dtype)
+            padded[:, shift : shift + height, shift : shift + width] = image
+            top, left = self.random.integers(2 * shift + 1, size=2)
+            moved = padded[:, top : top + height, left : left + width]
+            return torch.from_numpy(moved), int(self.split.labels[index])
 
     set_seed(config.seed, config.determinism)
     data = load_data(config.data, Path("data"))
@@ -128,12 +134,15 @@ def inside() -> None:
     from demo_project.config import load_config
 
     config = load_config("configs/baseline.yaml", [f"training.num_epochs={EPOCHS}"])
-    for name, bare in (("bare loop", True), ("loop with our loader and switches", False)):
+    for name, bare, target in (
+        ("bare loop", True, 0.95),
+        ("loop with our loader and switches", False, None),  # what the records alone cost
+    ):
         report(
             name,
             lambda: our_loop(config),
             lambda bare=bare: plain_loop(config, bare=bare),
-            target=0.95,
+            target=target,
             rounds=ROUNDS,
         )
 

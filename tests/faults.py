@@ -187,10 +187,10 @@ FAULTS = [
         (
             "the epoch is counted by each worker for itself",
             "data.py",
-            "        epoch, index = key\n",
-            "        index = key[1]\n"
-            '        self.count = getattr(self, "count", -1) + 1\n'
-            "        epoch = self.count // len(self.split)\n",
+            "        indices = [index for _, index in keys]\n",
+            '        self.count = getattr(self, "count", 0) + len(keys)\n'
+            "        keys = [(self.count // len(self.split), index) for _, index in keys]\n"
+            "        indices = [index for _, index in keys]\n",
         ),
         (
             "memory is read before it is written",
@@ -201,14 +201,15 @@ FAULTS = [
         (
             "augmentation changes its source",
             "data.py",
-            "    moved = padded[",
-            "    image[0, 0, 0] += 1\n    moved = padded[",
+            "        return torch.from_numpy(images), ",
+            "        self.split.images[indices] = images\n"
+            "        return torch.from_numpy(images), ",
         ),
         (
             "a label is its neighbour's",
             "data.py",
-            "int(self.split.labels[index])",
-            "int(self.split.labels[index - 1])",
+            "self.split.labels[indices]",
+            "np.roll(self.split.labels, 1)[indices]",
         ),
         (
             "one bit of one image is flipped",
@@ -410,9 +411,9 @@ FAULTS = [
         (
             "the log tells the loss of the step before",
             "record.py",
-            "        line = step.to_json()",
+            '        line = f"{step.to_json()}',
             "        step, self._last = (getattr(self, '_last', step), step)\n"
-            "        line = step.to_json()",
+            '        line = f"{step.to_json()}',
         ),
         (
             "the table averages the wrong steps",

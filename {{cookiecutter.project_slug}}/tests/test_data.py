@@ -6,10 +6,12 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 
 from {{ cookiecutter.__package }} import cifar
 from {{ cookiecutter.__package }}.config import Data
 from {{ cookiecutter.__package }}.data import (
+    NUM_DRAWS,
     Split,
     TrainSet,
     augment,
@@ -60,15 +62,27 @@ def test_augmentation_depends_on_the_key_and_nothing_else(digits):
     assert [samples[1, index][0].numpy().tobytes() for index in range(20)] != first
 
 
+def test_a_batch_is_its_samples_fetched_one_by_one(digits):
+    """What stands beside a sample in a batch, and its place there, do not matter."""
+    samples = TrainSet(digits.train, Data(max_shift=2), seed=0)
+    keys = [(2, 7), (0, 3), (2, 6), (1, 3)]
+    images, labels = samples.__getitems__(keys)
+    for key, image, label in zip(keys, images, labels, strict=True):
+        alone, its_label = samples[key]
+        assert torch.equal(image, alone)
+        assert label == its_label
+
+
 def test_augmentation_moves_and_mirrors_within_its_bounds():
     """A single bright pixel lands at most `max_shift` away, in both directions and both flips."""
     image = np.zeros((1, 5, 5), np.uint8)
     image[0, 2, 1] = 9
     config = Data(max_shift=1, horizontal_flip=True)
     streams = SampleStreams(0)
-    places = {
-        tuple(np.argwhere(augment(image, config, streams(0, index)))[0][1:]) for index in range(500)
-    }
+    draws = np.stack([streams(0, index).random(NUM_DRAWS) for index in range(500)])
+    moved = augment(np.repeat(image[np.newaxis], 500, axis=0), config, draws)
+    assert len(np.argwhere(moved)) == 500
+    places = {(row, column) for _, _, row, column in np.argwhere(moved).tolist()}
     assert places == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2, 3, 4)}
 
 

@@ -27,7 +27,7 @@ from {{ cookiecutter.__package }}.config import (
     load_config,
 )
 from {{ cookiecutter.__package }}.data import (
-    augment,
+    TrainSet,
     load_data,
 )
 from {{ cookiecutter.__package }}.model import build_model
@@ -277,8 +277,7 @@ def test_augmentation_is_uniform_and_differs_by_sample_and_epoch(observed, data)
 def test_augmentation_changes_no_source(data):
     """The data in memory are the same after an epoch of augmentation."""
     before = data.train.images.copy()
-    for index in range(100):
-        augment(data.train.images[index], Data(), np.random.default_rng(index))
+    TrainSet(data.train, Data(), seed=0).__getitems__([(0, index) for index in range(100)])
     assert np.array_equal(data.train.images, before)
 
 

@@ -44,14 +44,14 @@ class Recorder:
             _replace(run_dir / name, text)
         self._digests = {name: hashlib.sha256(text.encode()) for name, text in texts.items()}
         self._losses = {step.step: step.loss for step in read_steps(run_dir / STEPS)}
-        self._file: IO[str] = (run_dir / STEPS).open("a", encoding="utf-8")
+        self._file: IO[bytes] = (run_dir / STEPS).open("ab")
 
     def step(self, step: Step) -> None:
         """Append one line; flushed to the operating system, so that a kill loses none."""
-        line = step.to_json() + "\n"
+        line = f"{step.to_json()}\n".encode()
         self._file.write(line)
         self._file.flush()
-        self._digests[STEPS].update(line.encode())
+        self._digests[STEPS].update(line)
         self._losses[step.step] = step.loss
 
     def epoch(
