@@ -16,6 +16,10 @@ from cookiecutter.exceptions import FailedHookException
 from jinja2.ext import Extension
 
 ROOT = Path(__file__).resolve().parent
+LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
+LOCKED_NAME = "locked-project"
+"""The name of the project that shipped locks were made for."""
+PACKAGE = "[[package]]\n"
 PYTORCH_PLATFORMS = {
     "linux_x86_64": "sys_platform == 'linux' and platform_machine == 'x86_64'",
     "linux_aarch64": "sys_platform == 'linux' and platform_machine == 'aarch64'",
@@ -47,6 +51,10 @@ class TemplateLogic(Extension):
             "image": image,
             "cutoff": cutoff,
             "lock": lock,
+            "tool_lock": tool_lock,
+            "python": python,
+            "locked_environments": locked_environments,
+            "torch_marker": torch_marker,
             "conda_name": conda_name,
             "conda_index": conda_index,
             "conda_torch": conda_torch,
@@ -162,6 +170,60 @@ def tool(name):
     return _data("packages")["tools"][name]
 
 
+def python(release):
+    """The patch release of a Python that images and CI install."""
+    return _data("packages")["pythons"][release]
+
+
+def locked_environments(answers):
+    """What the lock of each environment must be: keys of `[tool.repro.environments.*]` as TOML."""
+    row = stack(answers["stack"])
+    by_manager = manager(answers["dependency_manager"])["cuda_platforms"]
+    environments = {}
+    for name, facts in row["accelerators"].items():
+        torch = {"linux": facts["torch"], "macos": row["torch"]}
+        wanted = {"platforms": _cpu_platforms(answers), "torch": torch, "index": facts["index"]}
+        if name == "cuda":
+            wanted["platforms"] = [p for p in facts["platforms"] if p in by_manager]
+            wanted["torch"] = {"linux": facts["torch"]}
+            for key in ("cuda", "conda_cuda", "cudnn", "nccl", "min_driver", "compute_capability"):
+                wanted[key] = facts.get(key)
+        environments[name] = {key: _toml(value) for key, value in wanted.items() if value}
+    return environments
+
+
+def _cpu_platforms(answers):
+    # A lock that ships cannot name a platform whose wheel has no known hash.
+    release, _ = stack_names()[stack(answers["stack"])["name"]]
+    known = release.get("index_wheels", {}).get("cpu", {})
+    python = answers["python_version"]
+    ships = manager(answers["dependency_manager"])["shipped_locks"]
+    if not ships or python not in known.get("linux_x86_64", {}):
+        return list(LOCKED_PLATFORMS)
+    missing = {"linux-aarch64"} if python not in known["linux_aarch64"] else set()
+    return [platform for platform in LOCKED_PLATFORMS if platform not in missing]
+
+
+def torch_marker(answers, environment, by_machine=False):
+    """On which Linux machines an environment takes its PyTorch.
+
+    `by_machine` names each: poetry resolves for machines that nobody has, too, where the CUDA
+    packages do not pin each other, and then holds two versions of one.
+    """
+    platforms = locked_environments(answers)[environment]["platforms"]
+    machines = [m for m in ("x86_64", "aarch64") if f'"linux-{m}"' in platforms]
+    if len(machines) == 2 and not by_machine:
+        return "sys_platform == 'linux'"
+    named = " or ".join(f"platform_machine == '{machine}'" for machine in machines)
+    return f"sys_platform == 'linux' and {f'({named})' if len(machines) == 2 else named}"
+
+
+def _toml(value):
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+    return json.dumps(value)
+
+
 def image(name):
     """An auxiliary image by tag and digest."""
     return _data("packages")["images"][name]
@@ -175,7 +237,13 @@ def cutoff():
 def lock(answers, file):
     """The text of a lock file that the template ships for these answers, or nothing."""
     path = _lock_path(answers, file)
-    return path.read_text(encoding="utf-8").rstrip("\n") if path else ""
+    return _named(_whole_lock(path), answers).rstrip("\n") if path else ""
+
+
+def tool_lock(name):
+    """The lock of a tool that has an environment of its own, whatever the manager."""
+    path = ROOT / "data" / "locks" / "tools" / f"{name}.txt"
+    return path.read_text(encoding="utf-8").rstrip("\n")
 
 
 def lock_is_shipped(answers, environment):
@@ -195,8 +263,36 @@ def _lock_path(answers, file):
         if answers["python_version"] not in known:
             return None
     folder = ROOT / "data" / "locks" / answers["dependency_manager"]
-    paths = (folder / f"torch-{release['torch']}" / file, folder / file)
+    paths = (
+        folder / answers["stack"] / answers["python_version"] / file,
+        folder / f"torch-{release['torch']}" / file,
+        folder / file,
+    )
     return next((path for path in paths if path.is_file()), None)
+
+
+def _whole_lock(path):
+    """A stored lock with the packages that it names, `@file`, in their places."""
+    text = path.read_text(encoding="utf-8")
+    packages = path.parents[2] / "packages"
+
+    def package(match):
+        return PACKAGE + (packages / match[1]).read_text(encoding="utf-8").rstrip("\n")
+
+    return re.sub(r"^@(\S+)$", package, text, flags=re.MULTILINE)
+
+
+def _named(text, answers):
+    """A shipped lock under the name of this project, each package in its place by name."""
+    name = re.sub(r"[-_]+", "-", answers["project_slug"])
+    stand_in = LOCKED_NAME
+    if f'name = "{stand_in}"' not in text:
+        return text
+    text = text.replace(f"extra-{len(stand_in)}-{stand_in}-", f"extra-{len(name)}-{name}-")
+    head, *packages = text.replace(f'"{stand_in}"', f'"{name}"').split(PACKAGE)
+    packages = [package.rstrip("\n") for package in packages]
+    packages.sort(key=lambda package: package.split('"', 2)[1])  # stable: versions keep their order
+    return PACKAGE.join([head.rstrip("\n") + "\n\n", *(f"{package}\n\n" for package in packages)])
 
 
 def conda_name(name):
@@ -252,13 +348,14 @@ def _accelerator(data, release, variant):
     from_pypi = variant == release["pypi_default"]
     return {
         **facts,
+        "toolkit": {},
+        **release["variants"][variant],
         "name": variant,
         "torch": release["torch"] if from_pypi else f"{release['torch']}+{variant}",
         "index": None if from_pypi else facts["index"],
         "index_name": f"pytorch-{variant}",
         "conda_cuda": conda_cuda,
         "on_conda": (conda_cuda or "cpu") in release["conda_forge"],
-        "platforms": ["linux"] if variant != "cpu" else ["linux", "darwin"],
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import CHOICES, HOSTILE, QUESTIONS, ROOT
+from packaging.markers import Marker
 
 import template_logic as logic
 
@@ -99,7 +100,12 @@ def test_the_pins_of_a_stack_reach_every_file_that_needs_them(bake, stack):
     extras = project["project"]["optional-dependencies"]
     assert set(extras) == set(row["accelerators"])
     for name, facts in row["accelerators"].items():
-        assert extras[name][0] == f"torch=={facts['torch']} ; sys_platform == 'linux'"
+        requirement, _, marker = extras[name][0].partition(" ; ")
+        assert requirement == f"torch=={facts['torch']}"
+        platforms = project["tool"]["repro"]["environments"][name]["platforms"]
+        for machine in ("x86_64", "aarch64"):
+            named = Marker(marker).evaluate({"sys_platform": "linux", "platform_machine": machine})
+            assert named == (f"linux-{machine}" in platforms)
         image = f"{facts['image']}@{facts['image_digest']}"
         assert f"ARG BASE_IMAGE_{name.upper()}={image}" in content["Dockerfile"]
         source = [s for s in project["tool"]["uv"]["sources"]["torch"] if s["extra"] == name]

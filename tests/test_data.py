@@ -218,12 +218,15 @@ def test_a_lock_counts_as_shipped_only_if_it_fits_the_python(stack, python):
     """The CPU lock needs a hash of the index's wheel for that very Python, the CUDA one PyPI's."""
     row = logic.stack(stack)
     answers = {"stack": stack, "python_version": python, "dependency_manager": "pip"}
+    answers["project_slug"] = "probe"
     hashes = row["index_wheels"].get("cpu", {}).get("linux_x86_64", {})
     assert logic.lock_is_shipped(answers, "cpu") == (python in hashes)
     if python in hashes:
         assert hashes[python] in logic.lock(answers, "torch-cpu.txt")
     assert logic.lock_is_shipped(answers, "cuda") == (row["variant"] == row["pypi_default"])
-    assert not logic.lock_is_shipped({**answers, "dependency_manager": "uv"}, "cpu")
+    whole = python in hashes and row["variant"] in ("cpu", row["pypi_default"])
+    for manager in ("uv", "poetry"):
+        assert logic.lock_is_shipped({**answers, "dependency_manager": manager}, "cpu") == whole
 
 
 def test_the_setup_actions_pin_the_tools_of_the_data():

@@ -1,14 +1,16 @@
 """Generated projects that really install, lint, test, train and verify on this machine."""
 
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import REAL_STACK, make
+from conftest import REAL_STACK, commit, make
 
 import template_logic as logic
-from tools import demo, pytorch_index
+from tools import demo
 
 pytestmark = pytest.mark.real
 TORCH = logic.stack(REAL_STACK)["torch"]
@@ -17,6 +19,7 @@ TORCH = logic.stack(REAL_STACK)["torch"]
 def test_pip_setup_is_done_once(pip_project):
     """A second `make setup` installs nothing."""
     assert "pip install" not in make(pip_project, "setup")
+    assert "cpu installed" not in make(pip_project, "setup")
 
 
 def test_the_projects_own_checks_are_green(pip_project):
@@ -82,31 +85,43 @@ def test_an_unreachable_mlflow_server_does_not_stop_a_run(pip_project):
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("manager", ["uv"])
-def test_another_manager_locks_installs_trains_and_verifies(baked_real, manager):
-    """`make lock setup`, then a short run that repeats; the lock holds a hash for every file."""
+@pytest.mark.parametrize("manager", ["uv", "poetry"])
+def test_another_manager_installs_its_shipped_lock_trains_and_verifies(baked_real, manager):
+    """From a mirror of the PyTorch index; the lock, the environment and a short run hold."""
     project = baked_real(dependency_manager=manager, project_slug=f"real-{manager}").path
-    wheel = pytorch_index.find_wheel(TORCH)
-    with demo.local_torch(project, TORCH, needed=wheel is not None):
-        make(project, "lock", "setup")
-        output = make(project, "train", "verify", "CONFIG=configs/smoke.yaml")
+    commit(project)
+    with demo.local_torch(project, TORCH, locks=False):
+        make(project, "setup")
+    assert "cpu linux-x86_64     holds" in make(project, "lock-check")
+    output = make(project, "train", "verify", "CONFIG=configs/smoke.yaml")
     assert output.splitlines()[-1] == "IDENTICAL"
     make(project, "lint")
-    lock = (project / "uv.lock").read_text()
-    files = [line for line in lock.splitlines() if "url = " in line and ".whl" in line]
-    assert files
-    assert all('hash = "sha256:' in line for line in files)
+    assert "items, 0 fail" in make(project, "doctor")
 
 
-def test_pip_locks_anew(baked_real):
-    """`make lock` writes both files of the environment, and `make setup` takes them."""
-    project = baked_real(dependency_manager="pip", project_slug="real-relocked").path
-    shipped = {path.name for path in (project / "requirements").iterdir()}
-    with demo.local_torch(project, TORCH, needed=True):
+@pytest.mark.parametrize("manager", ["pip", "uv"])
+def test_a_manager_locks_anew(baked_real, manager):
+    """`make lock` gives what `make locks` of the template ships, but for the index's address."""
+    project = baked_real(dependency_manager=manager, project_slug=f"relocked-{manager}").path
+    shipped = {path: path.read_text() for path in locks(project)}
+    with demo.local_torch(project, TORCH, locks=True):
         make(project, "lock")
-    assert {path.name for path in (project / "requirements").iterdir()} == shipped
-    for name in ("cpu.txt", "torch-cpu.txt"):
-        text = (project / "requirements" / name).read_text()
-        requirements = [line for line in text.splitlines() if "==" in line]
-        assert text.count("--hash=sha256:") >= len(requirements) > 0
-    assert f"torch=={TORCH}+cpu" in (project / "requirements" / "torch-cpu.txt").read_text()
+        check = [sys.executable, project / "environment" / "check.py"]
+        done = subprocess.run(check, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert {path: versions(path.read_text()) for path in locks(project)} == {
+        path: versions(text) for path, text in shipped.items()
+    }
+
+
+def locks(project):
+    """The lock files of the environments."""
+    found = [*project.glob("requirements/*cpu.txt"), *project.glob("uv.lock")]
+    assert found
+    return sorted(found)
+
+
+def versions(text: str) -> dict[str, str]:
+    """Name and version of each package in a lock of pip or uv."""
+    in_toml = re.findall(r'^name = "(.+)"\nversion = "(.+)"$', text, re.MULTILINE)
+    return dict(in_toml or re.findall(r"^([a-z0-9._-]+)==([^ ;]+)", text, re.MULTILINE))

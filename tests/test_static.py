@@ -62,8 +62,9 @@ def test_make_reads_every_verb(bake, manager):
     done = make(project, "help")
     assert done.returncode == 0, done.stderr
     explained = {line.split()[0] for line in done.stdout.splitlines()}
-    verbs = "setup lock train verify test expected machines lint check doctor notebook mlflow"
-    assert explained == {*verbs.split(), "docker", "up", "down", "upgrade", "clean", "help"}
+    verbs = "setup lock lock-check wheelhouse train verify test expected machines lint check doctor"
+    more = "notebook mlflow sbom audit docker up down upgrade clean help"
+    assert explained == {*verbs.split(), *more.split()}
 
 
 @pytest.mark.parametrize("manager", ["uv", "poetry", "conda", "pixi"])
@@ -76,7 +77,7 @@ def test_a_missing_manager_is_named_with_the_way_to_get_it(bake, manager, tmp_pa
         if shutil.which(name):
             (tmp_path / name).symlink_to(shutil.which(name))
     environ = {"PATH": str(tmp_path)}
-    done = make(project, "setup", env=environ)
+    done = make(project, "setup", f"PYTHON={sys.executable}", env=environ)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -85,10 +86,12 @@ def test_a_missing_manager_is_named_with_the_way_to_get_it(bake, manager, tmp_pa
 
 def test_an_environment_without_a_lock_is_not_made(bake):
     """`make setup` says which file is missing and which command makes it."""
-    project = bake(stack="torch-2.14.1-cu126", project_slug="probe")
+    answers = {"stack": "torch-2.14.1-cu126", "python_version": THIS_PYTHON}
+    project = bake(**answers, project_slug="probe")
     done = make(project, "setup", "ACCELERATOR=cuda", f"PYTHON={sys.executable}")
     assert done.returncode != 0
     assert "is missing: this environment is not locked yet; run make lock" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
     assert not (project / ".venv").exists()
 
 

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from cookiecutter.main import cookiecutter
@@ -53,7 +54,10 @@ def main(stack: str, manager: str) -> int:
     )
     shipped = logic.lock_is_shipped(answers, "cpu")
     verbs = [*([] if shipped else ["lock"]), "setup", "train", "verify"]
-    with local_torch(project, logic.stack(stack)["torch"], needed=not shipped):
+    # pip finds that folder by itself.
+    by_itself = shipped and manager == "pip"
+    torch = logic.stack(stack)["torch"]
+    with nullcontext() if by_itself else local_torch(project, torch, locks=not shipped):
         command = ["make", *verbs, "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
         print(" ".join(command), flush=True)
         return subprocess.run(command, cwd=project, env=environment()).returncode
@@ -67,10 +71,25 @@ def environment() -> dict[str, str]:
     return {**environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"}
 
 
-def local_torch(project: Path, torch: str, *, needed: bool):
-    """Where pip is configured with a folder that has this torch, it stands in for the index."""
-    wheel = pytorch_index.find_wheel(torch) if needed else None
-    return pytorch_index.replace_index(project, wheel, torch) if wheel else nullcontext()
+@contextmanager
+def local_torch(project: Path, torch: str, *, locks: bool) -> Iterator[None]:
+    """Where pip is configured with a folder that has this torch, it stands in for the index.
+
+    As a mirror for a project with a lock; for one that `locks`, in place of the index itself.
+    """
+    wheel = pytorch_index.find_wheel(torch)
+    if wheel is None:
+        yield
+    elif locks:
+        with pytorch_index.replace_index(project, wheel, torch):
+            yield
+    else:
+        with pytorch_index.serve(wheel, torch) as address:
+            os.environ["PYTORCH_INDEX_CPU"] = address
+            try:
+                yield
+            finally:
+                del os.environ["PYTORCH_INDEX_CPU"]
 
 
 if __name__ == "__main__":

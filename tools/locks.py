@@ -1,10 +1,12 @@
-"""Make the pip locks that the template ships: `data/locks/pip/` and `data/reserved.json`.
+"""Make all locks that the template ships, `data/locks/`, and `data/reserved.json`.
 
-python tools/locks.py UV            (UV: the uv of the version that data/packages.json names)
+python tools/locks.py UV [pip|tools|uv|poetry …]
+                         (UV: the uv of the version that data/packages.json names; default: all)
 
-Each release is resolved once from PyPI for all its Pythons and platforms, metadata only, with
-nothing newer than the cut-off date. What the PyTorch index serves comes from the hashes in
-`data/stacks.json`; where it has none, no lock is shipped and `make lock` makes it.
+For pip each release is resolved once from PyPI for all its Pythons and platforms, for uv and
+poetry each stack and Python (`project_locks.py`): metadata only, with nothing newer than the
+cut-off date. What the PyTorch index serves comes from the hashes in `data/stacks.json`; where it
+has none, no lock is shipped and `make lock` makes it.
 """
 
 import json
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import template_logic as logic  # noqa: E402  (the template's root is not a package)
+from tools import project_locks  # noqa: E402
 
 LOCKS = ROOT / "data" / "locks" / "pip"
 ONLY_CUDA = re.compile(r"(nvidia-|cuda-|triton)")
@@ -50,8 +53,8 @@ def write(name: str, title: str, blocks: dict[str, str]) -> None:
     path.write_text(f"# {title}\n{''.join(blocks.values())}", encoding="utf-8")
 
 
-def lock_release(uv: str, release: dict) -> set[str]:
-    """Lock one torch release; return the names of all packages."""
+def lock_release(uv: str, release: dict) -> None:
+    """Lock one torch release."""
     torch = release["torch"]
     pins = logic.pins("runtime", "dev") | {"numpy": release["numpy"], "torch": torch}
     blocks = resolve(uv, [f"{n}=={v}" for n, v in pins.items()], release["python"][0])
@@ -70,7 +73,6 @@ def lock_release(uv: str, release: dict) -> set[str]:
             f"{folder}/cpu.txt", f"What PyTorch {torch} and this project need, without CUDA.", plain
         )
         (LOCKS / folder / "torch-cpu.txt").write_text(_index_lock(torch, wheels, blocks["torch"]))
-    return set(blocks)
 
 
 def _index_lock(torch: str, wheels: dict, from_pypi: str) -> str:
@@ -90,28 +92,52 @@ def _index_lock(torch: str, wheels: dict, from_pypi: str) -> str:
     )
 
 
-def main() -> None:
-    """Lock every release, the notebook's tools and the MLflow server."""
-    uv = sys.argv[1]
+def main(uv: str, *chosen: str) -> None:
+    """Make the chosen kinds of locks, or all."""
+    for kind, make in KINDS.items():
+        if kind in chosen or not chosen:
+            make(uv)
+    _write_names()
+
+
+def lock_for_pip(uv: str) -> None:
+    """Every release, and the notebook's tools."""
     releases = logic._data("stacks")["releases"]
-    names: set[str] = set()
     for release in releases:
         print(f"torch {release['torch']}", flush=True)
-        names |= lock_release(uv, release)
+        lock_release(uv, release)
     oldest = min((r["python"][0] for r in releases), key=lambda v: int(v.split(".")[1]))
     newest = LOCKS / f"torch-{releases[0]['torch']}" / "cuda.txt"
     pins = [f"{n}=={v}" for n, v in logic.pins("notebook").items()]
     notebook = resolve(uv, pins, oldest, "--constraint", str(newest))
     write("notebook.txt", "Jupyter, for `make notebook`.", notebook)
-    pins = [f"{n}=={v}" for n, v in logic.pins("mlflow").items()]
-    mlflow = resolve(uv, pins, oldest)
-    write("mlflow.txt", "The MLflow server, in an environment of its own.", mlflow)
-    _write_names(names | set(notebook) | set(mlflow))
 
 
-def _write_names(distributions: set[str]) -> None:
+def lock_tools(uv: str) -> None:
+    """Tools that every project runs in environments of their own."""
+    oldest = min(logic._data("packages")["pythons"], key=lambda v: int(v.split(".")[1]))
+    titles = {
+        "mlflow": "The MLflow server, for `make mlflow`.",
+        "audit": "cyclonedx-bom and pip-audit, for `make sbom` and `make audit`.",
+    }
+    for name, title in titles.items():
+        blocks = resolve(uv, [f"{n}=={v}" for n, v in logic.pins(name).items()], oldest)
+        write(f"../tools/{name}.txt", title, blocks)
 
-    names = {name.replace("-", "_").replace(".", "_") for name in distributions}
+
+KINDS = {
+    "pip": lock_for_pip,
+    "tools": lock_tools,
+    "uv": lambda uv: project_locks.write_all("uv"),
+    "poetry": lambda uv: project_locks.write_all("poetry"),
+}
+
+
+def _write_names() -> None:
+    """What a project must not be named: everything that may be installed beside it."""
+    texts = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "data/locks").rglob("*.txt"))]
+    found = {n for text in texts for n in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}
+    names = {name.lower().replace("-", "_").replace(".", "_") for name in found}
     path = ROOT / "data" / "reserved.json"
     reserved = json.loads(path.read_text(encoding="utf-8"))
     reserved["dependencies"] = sorted(names)
@@ -120,4 +146,4 @@ def _write_names(distributions: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,11 +1,12 @@
-"""A stand-in for the PyTorch wheel index, on loopback: a real wheel under its real name and hash.
+"""Stand-ins for package indexes, on loopback: the PyTorch wheel index, and PyPI up to a date.
 
-The other platforms' wheels are listed with the hashes that `data/stacks.json` has for them and the
-metadata of the real one, so that a resolver can lock for all platforms; only the real wheel can
-be downloaded.
+The PyTorch index lists wheels under their real names and hashes, from `data/stacks.json`, so that
+a resolver can lock for all platforms. Their metadata is the real wheel's where one lies here, else
+that of PyPI's build without what only CUDA needs; only a wheel that lies here can be downloaded.
 """
 
 import hashlib
+import html
 import http.server
 import json
 import os
@@ -13,14 +14,20 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.error
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import template_logic as logic
+from tools import registry
 
 PLATFORM_TAGS = {"linux_x86_64": "manylinux_2_28_x86_64", "linux_aarch64": "manylinux_2_28_aarch64"}
+ONLY_CUDA = re.compile(r"(nvidia-|cuda-|triton)")
+
+Answer = Callable[[str], tuple[bytes, str] | None]
+"""Content and type for the path of a request, or nothing where there is none."""
 
 
 def find_wheel(torch: str) -> Path | None:
@@ -39,32 +46,59 @@ def find_wheel(torch: str) -> Path | None:
 
 
 @contextmanager
-def serve(wheel: Path, torch: str) -> Iterator[str]:
-    """Serve the index while the block runs; the value is its address."""
-    files = _listing(wheel, torch)
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-        metadata = archive.read(name)
+def serve(wheel: Path | None, torch: str) -> Iterator[str]:
+    """Serve the PyTorch index of CPU builds while the block runs; the value is its address."""
+    metadata = _own_metadata(wheel) if wheel else derived_metadata(torch)
     core = hashlib.sha256(metadata).hexdigest()
     links = "\n".join(
-        f'<a href="/files/{file.replace("+", "%2B")}#sha256={digest}" '
-        f'data-dist-info-metadata="sha256={core}">{file}</a>'
-        for file, digest in files.items()
+        f'<a href="/whl/cpu/{file.replace("+", "%2B")}#sha256={digest}" '
+        f'data-dist-info-metadata="sha256={core}" data-core-metadata="sha256={core}">{file}</a>'
+        for file, digest in listing(torch).items()
     )
     page = f"<!DOCTYPE html><html><body>{links}</body></html>".encode()
 
+    def answer(path: str) -> tuple[bytes, str] | None:
+        if path.rstrip("/").endswith("/torch"):
+            return page, "text/html"
+        if path.endswith(".whl.metadata"):
+            return metadata, "text/plain"
+        if wheel and path.endswith(wheel.name.replace("+", "%2B")):
+            return wheel.read_bytes(), "application/zip"
+        return None
+
+    with _server(answer) as address:
+        yield f"{address}/whl/cpu"
+
+
+@contextmanager
+def serve_pypi(cutoff: str, index: str = registry.PYPI) -> Iterator[str]:
+    """Serve `index` as it was at `cutoff`, for a resolver that knows no such date."""
+
+    def answer(path: str) -> tuple[bytes, str] | None:
+        try:
+            files = registry.wheels(path.strip("/").rsplit("/", 1)[-1], index)
+        except urllib.error.HTTPError:
+            return None
+        links = "\n".join(
+            f'<a href="{html.escape(file.url)}#sha256={file.sha256}">{file.name}</a>'
+            for file in files
+            if file.uploaded <= cutoff and not file.yanked
+        )
+        return f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html"
+
+    with _server(answer) as address:
+        yield f"{address}/simple"
+
+
+@contextmanager
+def _server(answer: Answer) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path.rstrip("/").endswith("/torch"):
-                self._answer(page, "text/html")
-            elif self.path.endswith(".whl.metadata"):
-                self._answer(metadata, "text/plain")
-            elif self.path.endswith(wheel.name.replace("+", "%2B")):
-                self._answer(wheel.read_bytes(), "application/zip")
-            else:
+            found = answer(self.path)
+            if found is None:
                 self.send_error(404)
-
-        def _answer(self, content: bytes, kind: str) -> None:
+                return
+            content, kind = found
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
@@ -77,24 +111,25 @@ def serve(wheel: Path, torch: str) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/whl/cpu"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
 
 
 @contextmanager
-def replace_index(project: Path, wheel: Path, torch: str) -> Iterator[None]:
+def replace_index(project: Path, wheel: Path | None, torch: str) -> Iterator[str]:
     """Let `project` resolve and install from the stand-in, as from a mirror of the index."""
-    official = json.loads((logic.ROOT / "data" / "stacks.json").read_text())["accelerators"]["cpu"]
+    official = logic.stack(f"torch-{torch}-cpu")["accelerators"]["cpu"]["index"]
     with serve(wheel, torch) as address:
         for name in ("pyproject.toml", "environment.mk"):
             path = project / name
-            path.write_text(path.read_text().replace(official["index"], address))
-        yield
+            path.write_text(path.read_text().replace(official, address))
+        yield address
 
 
-def _listing(wheel: Path, torch: str) -> dict[str, str]:
+def listing(torch: str) -> dict[str, str]:
+    """The sha256 of each CPU wheel of a release that `data/stacks.json` knows, by its name."""
     matrix = json.loads((logic.ROOT / "data" / "stacks.json").read_text())
     release = next(r for r in matrix["releases"] if r["torch"] == torch)
     files = {}
@@ -102,5 +137,23 @@ def _listing(wheel: Path, torch: str) -> dict[str, str]:
         for python, digest in release["index_wheels"]["cpu"][platform].items():
             cpython = f"cp{python.replace('.', '')}"
             files[f"torch-{torch}+cpu-{cpython}-{cpython}-{tag}.whl"] = digest
-    assert re.fullmatch("[0-9a-f]{64}", files[wheel.name]), wheel.name
     return files
+
+
+def derived_metadata(torch: str) -> bytes:
+    """The METADATA of a CPU build, from that of PyPI's: without what only CUDA needs."""
+    wheels = registry.release("torch", torch)
+    linux = next(f for f in wheels if "manylinux" in f.name and "x86_64" in f.name and f.python)
+    lines = registry.metadata_text(linux).splitlines()
+    kept = [
+        line.replace(f"Version: {torch}", f"Version: {torch}+cpu")
+        for line in lines
+        if not ONLY_CUDA.match(line.removeprefix("Requires-Dist: "))
+    ]
+    return ("\n".join(kept) + "\n").encode()
+
+
+def _own_metadata(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return archive.read(name)

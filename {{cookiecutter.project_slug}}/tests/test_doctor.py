@@ -138,41 +138,55 @@ MORE_BREAKS = {
 
 
 @pytest.fixture
-def pip_locks(checkout):
-    """A lock of one package in pip's format, as if the project had been locked so."""
-    for pattern in ("requirements/*.txt", "*.lock", "*.conda-lock.yml"):
-        for path in checkout.glob(pattern):
-            path.unlink()
-    edit(checkout / "pyproject.toml", "locks = ", 'locks = ["requirements/*.txt"]\nother = ')
-    (checkout / "requirements").mkdir(exist_ok=True)
-    installed = metadata.version("pytest")
-    lock = checkout / "requirements" / "cpu.txt"
-    lock.write_text(f"pytest=={installed} \\\n    --hash=sha256:{'0' * 64}\n")
-    return lock
+def lock_says(checkout):
+    """Let the lock of `checkout` say what the test wants, whatever its manager's format."""
+    direct = pinned(checkout)
+
+    def says(change=lambda packages: None):
+        packages = {name: [version, "0" * 64] for name, version in direct.items()}
+        packages |= {"torch": ["", "0" * 64]}
+        change(packages)
+        (checkout / "environment" / "lockfile.py").write_text(
+            "from locked import Artefact, Package, settings\n"
+            "PYTHON_ONLY, WITHOUT = False, set()\n"
+            "known_names = set\n"
+            "def read_lock(environment, platform):\n"
+            "    build = settings()['environments'][environment]['torch'][platform.split('-')[0]]\n"
+            f"    return [Package(n, v or build, '', (Artefact('', h),))"
+            f" for n, (v, h) in {packages!r}.items()]\n"
+        )
+
+    with_cuda(checkout, "")
+    return says
+
+
+def pinned(checkout):
+    """The exact direct dependencies of the project."""
+    lines = (checkout / "pyproject.toml").read_text().splitlines()
+    found = (re.match(r'    "([\w.-]+)==([^" ;]+)"', line) for line in lines)
+    return {match[1]: match[2] for match in found if match and match[1] != "torch"}
 
 
 def finding(root, item):
     return next(f for f in examine(root) if f.item == item)
 
 
-def test_a_lock_without_a_hash_is_named(checkout, pip_locks):
-    """Every requirement needs its own hash; a notebook's lock is no lock of the environment."""
-    item = "lock is present and hashed"
+def test_a_lock_without_a_hash_is_named(checkout, lock_says):
+    """Every file needs its sha256."""
+    item = "lock fits the project"
+    lock_says()
     assert finding(checkout, item).status == "holds"
-    pip_locks.write_text(pip_locks.read_text() + "loose==1.0\n")
-    assert "loose" in finding(checkout, item).detail
-    pip_locks.rename(pip_locks.with_name("notebook.txt"))
-    assert "no lock of an environment" in finding(checkout, item).detail
+    lock_says(lambda packages: packages.update(loose=["1.0", ""]))
+    assert "loose 1.0 has no sha256" in finding(checkout, item).detail
 
 
-def test_a_package_that_is_not_the_locks_is_named(checkout, pip_locks):
-    """Another version and a missing package both fail."""
+def test_a_package_that_is_not_the_locks_is_named(checkout, lock_says):
+    """Another version than the lock's."""
     item = "installed packages equal the lock"
+    lock_says(lambda packages: packages.update(torch=[metadata.version("torch"), "0" * 64]))
     assert finding(checkout, item).status == "holds"
-    pip_locks.write_text(f"pytest==0.0.1 \\\n    --hash=sha256:{'0' * 64}\n")
+    lock_says(lambda packages: packages.update(torch=["0.0.1", "0" * 64]))
     assert "instead of 0.0.1" in finding(checkout, item).detail
-    pip_locks.write_text(f"no-such-package==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
-    assert "no-such-package is missing" in finding(checkout, item).detail
 
 
 def test_an_old_driver_is_named(checkout, monkeypatch, tmp_path):
@@ -211,8 +225,7 @@ def fails_alone(checkout, before, item, change):
 def test_every_item_is_broken_once():
     """An item of the list without a test that sees it fail does not count."""
     elsewhere = {
-        "lock is present and hashed",
-        "lock is current",
+        "lock fits the project",
         "installed packages equal the lock",
         "CUDA version is documented",
         "driver is new enough",
@@ -220,29 +233,19 @@ def test_every_item_is_broken_once():
     assert set(ITEMS) == set(BREAKS) | elsewhere
 
 
-def test_a_lock_that_is_behind_is_named(checkout, pip_locks):
-    """A dependency that the lock lacks, and one at a version that is not allowed."""
-    item = "lock is current"
-    lines = (checkout / "pyproject.toml").read_text().splitlines()
-    wanted = [line.strip(' ",') for line in lines if re.match(r'    "[\w.-]+==', line)]
-    pip_locks.write_text("".join(f"{each} \\\n    --hash=sha256:{'0' * 64}\n" for each in wanted))
-    assert finding(checkout, item).status == "holds"
-    name, _, version = wanted[0].partition("==")
-    edit(pip_locks, f"{name}=={version}", f"{name}==0.0.1")
-    assert f"it has {name} 0.0.1" in finding(checkout, item).detail
-    edit(pip_locks, f"{name}==", "something-else==")
-    assert f"{name} is not in it" in finding(checkout, item).detail
+def test_a_lock_that_is_behind_is_named(checkout, lock_says):
+    """A dependency that the lock lacks, and one at another version than the project's."""
+    item = "lock fits the project"
+    lock_says(lambda packages: packages.update(tqdm=["0.0.1", "0" * 64]))
+    assert "it has tqdm 0.0.1" in finding(checkout, item).detail
+    lock_says(lambda packages: packages.pop("tqdm"))
+    assert "tqdm is not in it" in finding(checkout, item).detail
 
 
-def test_a_newer_torch_than_the_locks_is_named(checkout, pip_locks):
-    """The environment's own requirement counts, not only those that all environments share."""
-    text = (checkout / "pyproject.toml").read_text()
-    head, _, tail = text.partition("[project.optional-dependencies]\n")
-    _, _, tail = tail.partition("\n\n") if tail else ("", "", "")
-    extras = '[project.optional-dependencies]\ncpu = ["torch==9.9"]\n\n'
-    (checkout / "pyproject.toml").write_text((head if tail else text + "\n") + extras + tail)
-    pip_locks.write_text(f"torch==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
-    assert "it has torch 1.0" in finding(checkout, "lock is current").detail
+def test_another_torch_than_the_projects_is_named(checkout, lock_says):
+    """The build counts too."""
+    lock_says(lambda packages: packages.update(torch=["1.0+cu999", "0" * 64]))
+    assert "torch is 1.0+cu999 and must be" in finding(checkout, "lock fits the project").detail
 
 
 def test_a_cuda_line_that_the_readme_does_not_name_is_noticed(checkout):
@@ -258,12 +261,12 @@ def test_a_cuda_line_that_the_readme_does_not_name_is_noticed(checkout):
 
 
 def with_cuda(checkout, line):
-    """Make this a project with (only) this fact of a CUDA environment."""
+    """Make this a project with (only) this fact of a CUDA environment; none without a line."""
     path = checkout / "pyproject.toml"
-    lines = path.read_text().splitlines()
-    kept = [each for each in lines if not each.startswith(("min_driver", "cuda ="))]
-    path.write_text("\n".join(kept) + "\n")
-    edit(path, "[tool.repro]\n", f"[tool.repro]\n{line}\n")
+    text = re.sub(r"\n\[tool\.repro\.environments\.cuda\]\n(?:.+\n)*", "", path.read_text())
+    if line:
+        text += f"\n[tool.repro.environments.cuda]\nplatforms = []\n{line}\n"
+    path.write_text(text)
 
 
 def test_outside_git_it_says_that_it_cannot_tell(checkout):

@@ -16,8 +16,7 @@ HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot tell here"
 
 ITEMS: dict[str, Callable[[Path], str]] = {
     "Python is the project's": inspect_environment.python_version,
-    "lock is present and hashed": inspect_environment.lock_hashed,
-    "lock is current": inspect_environment.lock_current,
+    "lock fits the project": inspect_environment.lock_fits,
     "installed packages equal the lock": inspect_environment.installed_equals_lock,
     "CUDA version is documented": inspect_environment.cuda_documented,
     "driver is new enough": inspect_environment.driver,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .config import Config, load_config, to_dict
 from .expected import CONFIG, differing_keys, expected_path, readme_table, table
-from .inspection import git, readme_section, requirements_table, settings
+from .inspection import cuda_environment, git, readme_section, requirements_table
 
 
 def system_listed(root: Path) -> str:
@@ -23,7 +23,7 @@ def system_listed(root: Path) -> str:
 def hardware_stated(root: Path) -> str:
     """The README says how much memory and disk are needed, and which GPU where one is used."""
     rows = requirements_table(root)
-    wanted = ["Memory", "Disk", *(["GPU"] if settings(root).get("cuda") else [])]
+    wanted = ["Memory", "Disk", *(["GPU"] if cuda_environment(root) else [])]
     missing = [name for name in wanted if not re.search(r"\w", rows.get(name, ""))]
     return f"README.md, Requirements, lacks {', '.join(missing)}; add the rows" if missing else ""
 

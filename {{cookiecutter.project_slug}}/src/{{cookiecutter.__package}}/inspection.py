@@ -17,6 +17,11 @@ def settings(root: Path) -> dict[str, Any]:
         return tomllib.load(file)["tool"]["repro"]
 
 
+def cuda_environment(root: Path) -> dict[str, Any]:
+    """The facts of the CUDA environment; empty where the project has none."""
+    return settings(root)["environments"].get("cuda", {})
+
+
 def requirements_table(root: Path) -> dict[str, str]:
     """The rows of the README's section Requirements by their first cell."""
     section = readme_section(root, "Requirements")

@@ -1,23 +1,13 @@
 # pixi: one lock for both environments and all platforms.
-PY := pixi run --locked --environment $(ACCELERATOR) python
-READY = test -d .pixi/envs/$(ACCELERATOR)
-
-setup: | pixi ## install the locked environment for ACCELERATOR
-	@test -f pixi.lock || { echo "error: pixi.lock is missing: run make lock" >&2; exit 2; }
-	pixi install --locked --environment $(ACCELERATOR)
-	$(PY) -m pip install --no-index --no-deps --no-build-isolation --editable .
-	$(PY) -c "import torch; print('torch', torch.__version__, 'GPU:', torch.cuda.is_available())"
+# Any Python starts the set-up; the environment brings the project's own, and YAML to read the lock.
+PYTHON := $(or $(filter-out python{{ cookiecutter.python_version }},$(PYTHON)),python3)
+LOCK_PYTHON = $(PY)
 
 lock: | pixi ## resolve all environments anew into pixi.lock
 	pixi lock
 
 notebook: | pixi ## open the notebooks in JupyterLab
-	pixi run --locked --environment $(ACCELERATOR)-notebook jupyter lab --ip 127.0.0.1 notebooks
-
-mlflow: | pixi ## show tracked runs on http://127.0.0.1:5000, with a server in an environment of its own
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false pixi exec --spec mlflow={{ pins('mlflow').mlflow }} mlflow server \
-	    --workers 1 --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
-	    --artifacts-destination mlartifacts
+	PYTHONPATH=src pixi run --locked --environment $(ACCELERATOR)-notebook jupyter lab --ip 127.0.0.1 notebooks
 
 .PHONY: pixi
 pixi:

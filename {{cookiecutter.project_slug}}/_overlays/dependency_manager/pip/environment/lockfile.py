@@ -1,0 +1,36 @@
+"""pip's lock: two requirements files an environment, torch by itself and the rest."""
+
+import re
+
+from locked import PYPI, ROOT, Artefact, Package, applies, parse_requirements, read_text
+
+WITHOUT = {"upload dates"}
+"""What this format does not record."""
+
+PYTHON_ONLY = True
+"""Whether every entry is a Python package, by the name that it has when installed."""
+
+
+def read_lock(environment: str, platform: str) -> list[Package]:
+    """The packages of `environment` on `platform`.
+
+    Raises:
+        LockError: a file is missing or damaged.
+    """
+    found = []
+    for name in (f"torch-{environment}.txt", f"{environment}.txt"):
+        text = read_text(ROOT / "requirements" / name)
+        option = re.search(r"^--index-url[ =](\S+)$", text, re.MULTILINE)
+        index = option[1] if option else PYPI
+        for package, version, marker, digests in parse_requirements(text):
+            if applies(marker, platform):
+                artefacts = tuple(Artefact("", digest) for digest in digests)
+                found.append(Package(package, version, index, artefacts))
+    return found
+
+
+def known_names() -> set[str]:
+    """Names of all packages that the project locks, the notebook's tools too."""
+    files = sorted((ROOT / "requirements").glob("*.txt"))
+    texts = [read_text(path) for path in files if path.name != "mlflow.txt"]
+    return {name for text in texts for name, *_ in parse_requirements(text)}

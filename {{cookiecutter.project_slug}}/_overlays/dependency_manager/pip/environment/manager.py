@@ -1,0 +1,29 @@
+"""How pip makes an environment: files with hashes, torch first, from the index of its build."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from locked import PYPI, ROOT
+from sources import Sources, write_requirements
+
+BRINGS_PYTHON = False
+NEEDS = None  # it comes with Python
+
+
+def prefix(environment: str) -> None:
+    """Where the manager insists on making the environment: nowhere."""
+
+
+def install(prefix: Path, environment: str, sources: Sources, run: Callable[..., None]) -> None:
+    """Make the environment in `prefix`."""
+    run([sys.executable, "-m", "venv", prefix])
+    pip = [prefix / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
+    pip += ["--require-hashes", "--no-deps", "--only-binary=:all:"]
+    if sources.are_public:
+        files = [f"requirements/torch-{environment}.txt", f"requirements/{environment}.txt"]
+        parts = [(PYPI, ROOT / file) for file in files]  # the file names its index
+    else:
+        parts = write_requirements(environment, prefix)
+    for index, file in parts:
+        run([*pip, *sources.pip_options(index), "--requirement", file])

@@ -1,0 +1,27 @@
+"""How pixi makes an environment: its own folder, from its own lock."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from failure import SetupError
+from locked import ROOT, read_text
+from sources import Sources
+
+BRINGS_PYTHON = True
+NEEDS = ("pixi", "0.60", "https://pixi.sh/latest/installation/")
+"""The command, its oldest version that will do, and where to get it."""
+
+
+def prefix(environment: str) -> Path:
+    """Where the manager insists on making the environment."""
+    return ROOT / ".pixi" / "envs" / environment
+
+
+def install(prefix: Path, environment: str, sources: Sources, run: Callable[..., None]) -> None:
+    """Make the environment in `prefix`; pixi itself replaces what differs from the lock."""
+    read_text(ROOT / "pixi.lock")
+    if sources.wheelhouse:
+        raise SetupError("pixi installs from no folder: pack the environment with pixi-pack")
+    if sources.conda_channel or sources.package_index:
+        raise SetupError("pixi reads mirrors from its configuration: pixi config set mirrors …")
+    run(["pixi", "install", "--locked", "--environment", environment])

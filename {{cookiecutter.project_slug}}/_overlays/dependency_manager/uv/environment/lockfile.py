@@ -1,0 +1,85 @@
+"""uv's lock: one file for all environments and platforms, read as a graph from this project on."""
+
+from typing import Any
+
+from locked import ROOT, Artefact, LockError, Package, applies, normal, project, read_toml
+
+WITHOUT: set[str] = set()
+"""What this format does not record."""
+
+PYTHON_ONLY = True
+"""Whether every entry is a Python package, by the name that it has when installed."""
+
+
+def read_lock(environment: str, platform: str) -> list[Package]:
+    """The packages of `environment` on `platform`.
+
+    Raises:
+        LockError: the file is missing or damaged.
+    """
+    try:
+        return _walk(environment, platform)
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise LockError(f"uv.lock is damaged: {type(error).__name__} {error}") from None
+
+
+def known_names() -> set[str]:
+    """Names of all packages that the project locks, the notebook's tools too."""
+    return {package["name"] for package in _packages()}
+
+
+def _packages() -> list[dict[str, Any]]:
+    return read_toml(ROOT / "uv.lock")["package"]
+
+
+def _walk(environment: str, platform: str) -> list[Package]:
+    name = normal(project()["project"]["name"])
+    extras = {f"extra-{len(name)}-{name}-{environment}"}
+    packages = _packages()
+    root = next(p for p in packages if p["name"] == name and "editable" in p["source"])
+    queue = [
+        *root.get("dependencies", []),
+        *root["optional-dependencies"][environment],
+        *root["dev-dependencies"]["dev"],
+    ]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    seen: set[tuple[str, str, str]] = set()
+    while queue:
+        edge = queue.pop()
+        if not applies(edge.get("marker", ""), platform, extras):
+            continue
+        package = _target(edge, packages)
+        found[package["name"], package["version"]] = package
+        for extra in ["", *edge.get("extra", [])]:
+            if (visit := (package["name"], package["version"], extra)) not in seen:
+                seen.add(visit)
+                more = package.get("optional-dependencies", {}).get(extra, [])
+                queue += more if extra else package.get("dependencies", [])
+    return [_package(found[key]) for key in sorted(found)]
+
+
+def _target(edge: dict[str, Any], packages: list[dict[str, Any]]) -> dict[str, Any]:
+    # Version and source stand in an edge where the name alone does not choose.
+    return next(
+        package
+        for package in packages
+        if package["name"] == edge["name"]
+        and edge.get("version", package["version"]) == package["version"]
+        and edge.get("source", package["source"]) == package["source"]
+    )
+
+
+def _package(entry: dict[str, Any]) -> Package:
+    # Wheels only: nothing is built while an environment is set up.
+    artefacts = tuple(
+        Artefact(
+            file=wheel["url"].rsplit("/", 1)[-1].replace("%2B", "+"),
+            sha256=wheel.get("hash", "").removeprefix("sha256:"),
+            url=wheel["url"],
+            uploaded=wheel.get("upload-time", ""),
+        )
+        for wheel in entry.get("wheels", [])
+    )
+    return Package(
+        normal(entry["name"]), entry["version"], entry["source"].get("registry", ""), artefacts
+    )

@@ -1,0 +1,204 @@
+"""Hold the lock against what this project says its environments are: nothing is trusted.
+
+python environment/check.py [--environment ENV] [--json]                  (`make lock-check`)
+python environment/check.py --installed ENV [--json]
+
+For each environment and platform: torch's version, build and index, the CUDA libraries, a sha256
+for every file, no foreign index, nothing newer than the cut-off, every direct dependency. With
+`--installed`: whether this interpreter's packages are those of the lock. Exit code 0: all holds;
+1: something does not; 2: there is no lock that could be read.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from locked import PYPI, LockError, Package, applies, here, normal, project, settings
+from lockfile import PYTHON_ONLY, WITHOUT, known_names, read_lock
+
+CONDA_FORGE = "https://conda.anaconda.org/conda-forge"
+ONLY_CUDA = re.compile(r"nvidia-.*|cuda-(bindings|toolkit|pathfinder)|pytorch-gpu")
+TOOLS = {"pip", "setuptools", "wheel", "uv"}
+"""What a fresh environment may hold without being asked."""
+
+
+def main() -> int:
+    """Check, print, and return the exit code."""
+    options = _options()
+    report: dict[str, list[str]] = {}
+    unread = False
+    for title, problems in _checks(options):
+        try:
+            report[title] = list(dict.fromkeys(problems))
+        except LockError as error:
+            report[title] = [str(error)]
+            unread = True
+    failed = {title: problems for title, problems in report.items() if problems}
+    if options.json:
+        print(json.dumps({"ok": not failed, "unread": unread, "problems": report}))
+    else:
+        _print(report)
+    return 2 if unread else 1 if failed else 0
+
+
+def _checks(options: argparse.Namespace) -> Iterator[tuple[str, Iterator[str]]]:
+    if options.installed:
+        yield f"{options.installed} installed", installed_problems(options.installed)
+        return
+    for name in [options.environment] if options.environment else settings()["environments"]:
+        for platform in settings()["environments"][name]["platforms"]:
+            yield f"{name} {platform}", lock_problems(name, platform)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    names = list(settings()["environments"])
+    parser.add_argument("--environment", choices=names, help="only this one")
+    parser.add_argument("--installed", choices=names, help="this interpreter's packages instead")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _print(report: dict[str, list[str]]) -> None:
+    for title, problems in report.items():
+        for problem in problems:
+            print(f"error: {title}: {problem}", file=sys.stderr)
+        if problems:
+            continue
+        if title.endswith("installed"):
+            print(f"{title:<20} holds: every package is the lock's")
+        else:
+            packages = read_lock(*title.split())
+            files = sum(len(package.artefacts) for package in packages)
+            print(f"{title:<20} holds: {len(packages)} packages, {files} hashed files")
+    if WITHOUT:
+        print(f"cannot tell: this lock format has no {' and no '.join(sorted(WITHOUT))}")
+
+
+def lock_problems(environment: str, platform: str) -> Iterator[str]:
+    """Everything that is wrong with the lock of `environment` on `platform`, a line each.
+
+    Raises:
+        LockError: there is no lock, or it cannot be read.
+    """
+    packages = read_lock(environment, platform)
+    by_name = {package.name: package for package in packages}
+    wanted = settings()["environments"][environment]
+    yield from _torch_problems(by_name, wanted, platform)
+    yield from _cuda_problems(by_name, wanted, environment)
+    yield from _direct_problems(by_name, platform)
+    seen: dict[str, str] = {}
+    for package in packages:
+        if seen.setdefault(package.name, package.version) != package.version:
+            yield f"{package.name} stands in it twice: {seen[package.name]} and {package.version}"
+        yield from _artefact_problems(package, wanted)
+
+
+def _torch_problems(packages: dict[str, Package], wanted: dict, platform: str) -> Iterator[str]:
+    version = wanted["torch"][platform.split("-")[0]]
+    torch = packages.get("torch") or packages.get("pytorch")
+    if torch is None:
+        yield f"torch is not in it, and must be {version}"
+        return
+    # conda names the build of torch by its package, not by a local version.
+    same = version if torch.name == "torch" else version.split("+")[0]
+    if torch.version != same:
+        yield f"torch is {torch.version} and must be {same}"
+    allowed = _torch_indexes(torch.name, wanted, platform)
+    if torch.index and torch.index not in allowed:
+        yield f"torch comes from {torch.index} and must come from {' or '.join(allowed)}"
+
+
+def _torch_indexes(name: str, wanted: dict, platform: str) -> list[str]:
+    if name == "pytorch":
+        return [CONDA_FORGE]
+    index = wanted.get("index", PYPI)
+    # On macOS there is one build, on PyPI and on the PyTorch index.
+    return [index, PYPI] if platform.startswith("macos") and index != PYPI else [index]
+
+
+def _cuda_problems(packages: dict[str, Package], wanted: dict, environment: str) -> Iterator[str]:
+    libraries = {name: p.version for name, p in packages.items() if ONLY_CUDA.fullmatch(name)}
+    if "cuda" not in wanted:
+        if libraries:
+            yield f"{environment} must hold no CUDA library, and has {', '.join(sorted(libraries))}"
+        return
+    line = ".".join(wanted["cuda"].split(".")[:2])
+    runtimes = [p for name, p in packages.items() if re.fullmatch(r"nvidia-cuda-runtime.*", name)]
+    # conda-forge may be asked for another line of the same major version.
+    runtimes += [packages["cuda-version"]] if "cuda-version" in packages else []
+    line = wanted.get("conda_cuda", line) if "cuda-version" in packages else line
+    if not runtimes:
+        yield f"it has no CUDA runtime, and must have CUDA {line}"
+    for runtime in runtimes:
+        if not f"{runtime.version}.".startswith(f"{line}."):
+            yield f"{runtime.name} is {runtime.version} and must be of CUDA {line}"
+    for library in ("cudnn", "nccl"):
+        pinned = wanted.get(library)
+        for name, version in libraries.items():
+            if pinned and re.fullmatch(rf"nvidia-{library}-cu\d+", name) and version != pinned:
+                yield f"{name} is {version} and must be {pinned}"
+
+
+def _direct_problems(packages: dict[str, Package], platform: str) -> Iterator[str]:
+    file = project()
+    named = [*file["project"]["dependencies"], *file.get("dependency-groups", {}).get("dev", [])]
+    for requirement in named:
+        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?:==\s*([^\s;,]+))?", requirement)
+        name, pinned = normal(match[1]), match[2]
+        marker = requirement.partition(";")[2].strip()
+        if not applies(marker, platform):
+            continue
+        package = packages.get(name) or packages.get(f"{name}-base")  # conda's split packages
+        if package is None:
+            yield f"older than pyproject.toml: {name} is not in it; run make lock"
+        elif pinned and package.version != pinned:
+            yield f"older than pyproject.toml: it has {name} {package.version}; run make lock"
+
+
+def _artefact_problems(package: Package, wanted: dict) -> Iterator[str]:
+    where = f"{package.name} {package.version}"
+    if not package.artefacts:
+        yield f"{where} has no wheel"
+    for artefact in package.artefacts:
+        if not re.fullmatch(r"[0-9a-f]{64}", artefact.sha256):
+            yield f"{where} has no sha256{f' for {artefact.file}' if artefact.file else ''}"
+        if artefact.uploaded > settings()["cutoff"] and package.name != "torch":
+            yield f"{where} is of {artefact.uploaded[:10]}, newer than {settings()['cutoff'][:10]}"
+    is_torch = package.name in ("torch", "pytorch")
+    allowed = PYPI if PYTHON_ONLY else CONDA_FORGE
+    if package.index and not is_torch and package.index != allowed:
+        yield f"{where} comes from {package.index} and must come from {allowed}"
+
+
+def installed_problems(environment: str) -> Iterator[str]:
+    """How the packages of this interpreter differ from the lock, a line each.
+
+    Raises:
+        LockError: there is no lock, or it cannot be read, or not for this platform.
+    """
+    if not here():
+        raise LockError("this platform is not one that the project is locked for")
+    locked = {package.name: package.version for package in read_lock(environment, here())}
+    found = ((d.metadata["Name"], d.version) for d in metadata.distributions())
+    installed = {normal(name): version for name, version in found if name}
+    for name, version in sorted(locked.items()):
+        if name not in installed and PYTHON_ONLY:
+            yield f"{name} is missing; run make setup"
+        elif installed.get(name, version) != version:
+            yield f"{name} is {installed[name]} instead of {version}; run make setup"
+    own = normal(project()["project"]["name"])
+    for name in sorted(set(installed) - known_names() - TOOLS - {own}):
+        if PYTHON_ONLY:
+            yield f"{name} {installed[name]} is not in the lock; run make setup"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LockError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,94 @@
+"""Why a manager failed, in one line: the few reasons that users meet, by the managers' words."""
+
+import re
+import shutil
+import subprocess
+
+
+class SetupError(Exception):
+    """What went wrong and what to do, in one line; `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def require(command: str, minimum: str, where: str, *, versions: bool = True) -> None:
+    """Raise a `SetupError` unless `command` is there in version `minimum` or newer."""
+    if not shutil.which(command):
+        raise SetupError(f"{command} not found: install it ({where})")
+    if not versions:
+        return
+    done = subprocess.run([command, "--version"], capture_output=True, text=True)
+    found = re.search(r"\d+(?:\.\d+)+", done.stdout)
+    if not found:
+        raise SetupError(f"{command} --version names no version: install it anew ({where})")
+    if _numbers(found[0]) < _numbers(minimum):
+        raise SetupError(
+            f"{command} is {found[0]}; this project needs {minimum} or newer ({where})"
+        )
+
+
+def run_quietly(command: list[object]) -> None:
+    """Run a command; its failure is a `SetupError` in one line."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        raise SetupError(explain(done.stderr), code=1)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+REASONS = (
+    (r"No space left on device|ENOSPC|os error 28", "the disk is full"),
+    (
+        r"DO NOT MATCH THE HASHES|[Hh]ash mismatch|hashes .*mismatch|Invalid hashes",
+        "a file is not the one that the lock names (sha256)",
+    ),
+    (
+        r"dns error|Name or service not known|Temporary failure in name resolution|"
+        r"[Cc]onnection refused|Failed to establish a new connection|Network is unreachable|"
+        r"Could not connect|ConnectError|All attempts to connect|error sending request|timed out",
+        "an index cannot be reached",
+    ),
+    (
+        r"lockfile .*needs to be updated|not up-to-date|changed significantly since poetry.lock",
+        "the lock is older than pyproject.toml; run make lock",
+    ),
+    (r"Bad CRC|BadZipFile|Failed to extract|not a zip", "a file is damaged"),
+    (
+        r"No matching distribution|was not found in the|not found in the (package )?registry|"
+        r"no matching wheel|"
+        r"because there (is|are) no version|Unable to find installation candidates",
+        "a file that the lock names is not there",
+    ),
+)
+_SUBJECTS = (
+    r"^\s+(\S+==\S+) from ",  # pip, below its line about hashes
+    r"for requirement (\S+)",
+    r"Because ([a-z0-9._-]+(?:==\S+)?) was not found",
+    r"No matching distribution found for ([^\s(]+)",
+    r"Could not find a version that satisfies the requirement ([^\s(]+)",
+    r"`([a-z0-9._-]+==[^`]+)`",  # uv
+    r"(?:installation candidates for|archive) ([a-z0-9._-]+ ?\(?[\w.+-]+\)?)",  # poetry
+    r"(https?://[^\s'\")`>]+)",
+)
+
+
+def explain(log: str, where: str = "") -> str:
+    """One line for what a manager wrote to its error stream; `where` says where the rest is."""
+    for pattern, reason in REASONS:
+        if re.search(pattern, log):
+            return f"{reason}{_subject(log)}{where}"
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    last = next((line for line in reversed(lines) if re.match(r"(?i)error", line)), "")
+    last = last or (lines[-1] if lines else "it said nothing")
+    return f"{re.sub('(?i)^error: *', '', last)[:300]}{where}"
+
+
+def _subject(log: str) -> str:
+    for pattern in _SUBJECTS:
+        if match := re.search(pattern, log, re.MULTILINE):
+            return f": {match[1].rstrip(',.:;')}"
+    return ""

@@ -1,0 +1,216 @@
+"""Make the locked environment of this project, whole or not at all.
+
+python environment/setup.py cpu|cuda [--wheelhouse DIR]                        (`make setup`)
+
+The environment is made in a folder of its own, `.envs/<environment>-<digest of what it is made
+of>`, held against the lock, and only then named `.envs/<environment>` and `.venv`. Whatever goes
+wrong before that moment leaves the environment that was there before. What a kill left half-made
+has no mark and is made anew. When nothing changed, there is nothing to do.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import manager
+from check import lock_problems
+from failure import SetupError, explain, require
+from gpu import gpu_report
+from locked import ROOT, LockError, here, project, settings
+from sources import Sources
+
+ENVS = ROOT / ".envs"
+MARK = ".complete"
+KEPT = 5
+"""Lines of a problem list that are printed."""
+_OTHER_PLATFORM = (
+    "use ACCELERATOR=cpu",
+    "name it in pyproject.toml (torch's marker, [tool.repro.environments.cpu]) and run make lock",
+)
+
+
+def main() -> int:
+    """Set up and return the exit code: 0, 1 for a failure, 2 for what the user has to mend."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("environment", choices=list(settings()["environments"]))
+    parser.add_argument("--wheelhouse", type=Path, help="install from this folder, network off")
+    options = parser.parse_args()
+    ENVS.mkdir(exist_ok=True)
+    with _one_at_a_time():
+        return _setup(options.environment, Sources.from_environment(options.wheelhouse))
+
+
+def _setup(environment: str, sources: Sources) -> int:
+    if manager.NEEDS:
+        require(*manager.NEEDS, versions=False)  # asking some for their version takes a second
+    if not manager.BRINGS_PYTHON:
+        _check_python()
+        _check_lock(environment)
+    prefix = manager.prefix(environment) or ENVS / f"{environment}-{_digest(environment)[:16]}"
+    if not _is_whole(prefix, environment):
+        if manager.NEEDS:
+            require(*manager.NEEDS)
+        _make(prefix, environment, sources)
+    _point(ENVS / environment, prefix)
+    _point(ROOT / ".venv", prefix)
+    _drop_others(environment, prefix)
+    facts = json.loads((prefix / "torch.json").read_text())
+    print(f"torch {facts['torch']}, {facts['build']}; {gpu_report(environment)}")
+    return 0
+
+
+def _check_python() -> None:
+    """The interpreter is of the project's release."""
+    exact = settings()["python"]
+    wanted = exact.rpartition(".")[0]
+    running = ".".join(map(str, sys.version_info[:3]))
+    if running.rpartition(".")[0] != wanted:
+        raise SetupError(
+            f"this project needs Python {wanted}, {sys.executable} is {running}; "
+            "name another: make setup PYTHON=…"
+        )
+    if running != exact:
+        print(f"note: Python is {running} here; images and CI have {exact}")
+
+
+def _check_lock(environment: str) -> None:
+    if not here():
+        raise SetupError("this platform is not one that the project is locked for")
+    platforms = settings()["environments"][environment]["platforms"]
+    if here() not in platforms:
+        raise SetupError(
+            f"the environment {environment} is for {', '.join(platforms)}, this machine is "
+            f"{here()}; {_OTHER_PLATFORM[environment == 'cpu']}"
+        )
+    problems = list(lock_problems(environment, here()))
+    if problems:
+        more = f"; and {len(problems) - KEPT} more" if len(problems) > KEPT else ""
+        raise SetupError(f"the lock does not fit this project: {'; '.join(problems[:KEPT])}{more}")
+
+
+def _is_whole(prefix: Path, environment: str) -> bool:
+    """Whether the environment was made to its end, of the same parts, and is as it was made."""
+    mark = prefix / MARK
+    if not mark.is_file() or mark.read_text() != _digest(environment):
+        return False
+    done = subprocess.run(_check(prefix, environment), cwd=ROOT, capture_output=True)
+    return done.returncode == 0
+
+
+def _check(prefix: Path, environment: str) -> list[object]:
+    check = [prefix / "bin" / "python", ROOT / "environment" / "check.py"]
+    return [*check, "--installed", environment]
+
+
+def _make(prefix: Path, environment: str, sources: Sources) -> None:
+    """Fill `prefix`; on any failure nothing of it is left."""
+    if manager.prefix(environment) is None:
+        shutil.rmtree(prefix, ignore_errors=True)  # half-made
+    python = prefix / "bin" / "python"
+    try:
+        manager.install(prefix, environment, sources, _run)
+        # Instead of an editable install, whose build back end no lock of an environment names.
+        site = Path(_output([python, "-c", "import sysconfig as s; print(s.get_path('purelib'))"]))
+        (site / "this_project.pth").write_text(f"{ROOT / 'src'}\n")
+        if manager.BRINGS_PYTHON:
+            _run([python, ROOT / "environment" / "check.py", "--environment", environment])
+        _run(_check(prefix, environment))
+        facts = _output([python, ROOT / "environment" / "torch_facts.py"])
+        (prefix / "torch.json").write_text(facts)
+        with (prefix / MARK).open("w") as mark:
+            mark.write(_digest(environment))
+            mark.flush()
+            os.fsync(mark.fileno())
+    except BaseException:
+        if manager.prefix(environment) is None:
+            shutil.rmtree(prefix, ignore_errors=True)
+        raise
+
+
+def _digest(environment: str) -> str:
+    """What the environment is made of: lock, dependencies, interpreter."""
+    file = project()
+    named = [file["project"], file.get("dependency-groups"), settings()]
+    text = json.dumps([environment, sys.executable, sys.version, *named], sort_keys=True)
+    total = hashlib.sha256(text.encode())
+    for path in sorted(path for pattern in settings()["locks"] for path in ROOT.glob(pattern)):
+        total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def _run(command: list[object], variables: dict[str, str] | None = None) -> None:
+    """Print a command and run it.
+
+    In a terminal the manager shows its progress; elsewhere its output goes to a log, and only the
+    reason of a failure comes back, as one line.
+    """
+    words = [str(word) for word in command]
+    print(" ".join(os.path.relpath(w) if w.startswith(f"{ROOT}/") else w for w in words))
+    sys.stdout.flush()
+    shown = sys.stdout.isatty() and sys.stderr.isatty()
+    environ = {**os.environ, **(variables or {})}
+    with (ENVS / "setup.log").open("w", encoding="utf-8") as log:
+        output = None if shown else log
+        done = subprocess.run(words, cwd=ROOT, env=environ, stdout=output, stderr=output)
+    if done.returncode:
+        text = (ENVS / "setup.log").read_text(encoding="utf-8", errors="replace")
+        whole = "; the whole text: .envs/setup.log"
+        reason = "its reason is above" if shown else explain(text, whole)
+        raise SetupError(f"{Path(words[0]).name} failed: {reason}", code=1)
+
+
+def _output(command: list[object]) -> str:
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SetupError(f"{Path(str(command[1])).name} failed: {explain(done.stderr)}", code=1)
+    return done.stdout.strip()
+
+
+def _point(link: Path, target: Path) -> None:
+    """Name `target` by a link, in one step; what stood there before stays usable until then."""
+    if link.is_dir() and not link.is_symlink():
+        link.replace(ENVS / f"replaced-{os.getpid()}")  # an environment of an older kind
+    partial = ENVS / f".link-{os.getpid()}"
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(os.path.relpath(target, link.parent))
+    partial.replace(link)
+
+
+def _drop_others(environment: str, prefix: Path) -> None:
+    for folder in ENVS.glob(f"{environment}-*"):
+        if folder != prefix:
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in ENVS.glob("replaced-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    with (ENVS / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError("another make setup is at work in this project") from None
+        yield
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (SetupError, LockError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "code", 2))
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename or 'writing'}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("error: stopped; the environment that was there before is as it was", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,44 @@
+"""An environment of its own for a tool that must not be in the trainer's: MLflow's server, audits.
+
+python environment/tool.py NAME          (from environment/NAME.txt into .envs/tool-NAME)
+"""
+
+import hashlib
+import shutil
+import sys
+
+from failure import SetupError, run_quietly
+from locked import PYPI, ROOT
+from sources import Sources
+
+
+def main(name: str) -> int:
+    """Make the environment unless it is there, of the same lock."""
+    lock = ROOT / "environment" / f"{name}.txt"
+    prefix = ROOT / ".envs" / f"tool-{name}"
+    mark = prefix / ".complete"
+    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
+    if mark.is_file() and mark.read_text() == digest:
+        return 0
+    shutil.rmtree(prefix, ignore_errors=True)
+    python = prefix / "bin" / "python"
+    options = Sources.from_environment().pip_options(PYPI)
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
+    command += ["--no-deps", "--only-binary=:all:", *options, "--requirement", lock]
+    print(" ".join(map(str, command)), flush=True)
+    try:
+        run_quietly([sys.executable, "-m", "venv", prefix])
+        run_quietly(command)
+    except BaseException:
+        shutil.rmtree(prefix, ignore_errors=True)
+        raise
+    mark.write_text(digest)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1]))
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.code)

@@ -1,0 +1,8 @@
+"""What torch says of itself, as JSON: run once in a fresh environment, since it takes seconds."""
+
+import json
+
+import torch
+
+build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+print(json.dumps({"torch": torch.__version__, "build": build}))
