@@ -7,10 +7,10 @@ TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow lint bench expected menu locks clean
+.PHONY: help demo test test-fast test-slow lint bench expected matrix environments menu locks clean
 
 help: ## what each verb does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
 	$(PY) tools/demo.py $(DEMO_STACK) $(DEMO_MANAGER)
@@ -39,6 +39,12 @@ bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, s
 
 expected: $(TOOLS) ## measure the baseline in the demo and take the figures over
 	$(PY) tools/expected.py
+
+matrix: $(TOOLS) ## hold the matrix against PyPI's metadata; propose rows for new releases
+	$(PY) tools/matrix.py
+
+environments: $(TOOLS) ## the table of all stacks, managers and platforms, each cell checked
+	$(PY) tools/environments.py
 
 menu: $(TOOLS) ## write the menu and the README's table from data/
 	$(PY) tools/menu.py

@@ -103,11 +103,16 @@ def _escape(char):
 # --- data ------------------------------------------------------------------------------------
 
 
+def releases():
+    """The releases of the matrix; what `make matrix` only proposed is not one yet."""
+    return [row for row in _data("stacks")["releases"] if row["status"] != "proposed"]
+
+
 def stack_names():
     """Every row of the matrix by its name, in the order of the menu."""
     return {
         f"torch-{release['torch']}-{variant}": (release, variant)
-        for release in _data("stacks")["releases"]
+        for release in releases()
         for variant in release["variants"]
     }
 
@@ -478,7 +483,7 @@ def _row_problems(answers):
     release, _ = stack_names()[answers["stack"]]
     python = answers["python_version"]
     if python not in release["python"]:
-        newest = next(r["torch"] for r in _data("stacks")["releases"] if python in r["python"])
+        newest = next(r["torch"] for r in releases() if python in r["python"])
         yield (
             f"stack {answers['stack']} has no wheels for Python {python}; choose python_version "
             f"{', '.join(release['python'])}, or a stack such as PyTorch {newest}"

@@ -102,7 +102,7 @@ def main(uv: str, *chosen: str) -> None:
 
 def lock_for_pip(uv: str) -> None:
     """Every release, and the notebook's tools."""
-    releases = logic._data("stacks")["releases"]
+    releases = logic.releases()
     for release in releases:
         print(f"torch {release['torch']}", flush=True)
         lock_release(uv, release)

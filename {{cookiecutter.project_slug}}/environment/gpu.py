@@ -43,10 +43,8 @@ def _gpus() -> Iterator[tuple[str, str, str]]:
     if not shutil.which(QUERY[0]):
         return
     done = subprocess.run(QUERY, capture_output=True, text=True)
-    for line in done.stdout.splitlines() if done.returncode == 0 else ():
-        name, driver, capability = (field.strip() for field in line.rsplit(",", 2))
-        if re.fullmatch(r"[\d.]+", driver) and re.fullmatch(r"[\d.]+", capability):
-            yield name, driver, capability
+    # It has a sentence where it finds none.
+    yield from re.findall(r"^(.+), ([\d.]+), ([\d.]+)$", done.stdout, re.MULTILINE)
 
 
 def numbers(version: str) -> tuple[int, ...]:

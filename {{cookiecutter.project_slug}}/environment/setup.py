@@ -54,10 +54,14 @@ def _setup(environment: str, sources: Sources) -> int:
     if not manager.BRINGS_PYTHON:
         _check_python()
         _check_lock(environment)
-    prefix = manager.prefix(environment) or ENVS / f"{environment}-{_digest(environment)[:16]}"
-    if not _is_whole(prefix, environment):
+    places = _places(environment)
+    prefix = next((place for place in places if _is_whole(place, environment)), None)
+    if prefix is None:
         if manager.NEEDS:
             require(*manager.NEEDS)
+        # Not where the one is that is in use, be it spoiled: it stays until the new one is whole.
+        in_use = (ENVS / environment).resolve()
+        prefix = next((place for place in places if place != in_use), places[0])
         _make(prefix, environment, sources)
     _point(ENVS / environment, prefix)
     _point(ROOT / ".venv", prefix)
@@ -65,6 +69,14 @@ def _setup(environment: str, sources: Sources) -> int:
     facts = json.loads((prefix / "torch.json").read_text())
     print(f"torch {facts['torch']}, {facts['build']}; {gpu_report(environment)}")
     return 0
+
+
+def _places(environment: str) -> list[Path]:
+    """Where an environment of these parts may be: in two folders, one to replace the other."""
+    if own := manager.prefix(environment):
+        return [own]
+    name = f"{environment}-{_digest(environment)[:16]}"
+    return [ENVS / name, ENVS / f"{name}-again"]
 
 
 def _check_python() -> None:
