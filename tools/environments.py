@@ -27,18 +27,17 @@ from tools import demo, pytorch_index  # noqa: E402
 PAGE = ROOT / "docs" / "environments.md"
 REAL = "torch-2.13.0-cpu"
 HERE = ".".join(map(str, sys.version_info[:2]))
-OUTSIDE = "conda-forge is asked when you lock"
-NO_HASH = "the index's hashes are not known ahead"
 HEAD = f"""# Stacks, managers, platforms
 
 Written by `make environments`. A cell names the Pythons for which a project is born with the whole
 lock of that environment, every file with its sha256; the project's own `make lock-check` found
 nothing wrong with it on that platform. `make lock`: the project starts without a lock and makes it
-in one command.
+in one command, since conda-forge is out of reach of the template's authors (channel), or since the
+hashes of the PyTorch index's builds are not known ahead (index).
 
 - Installed, trained and verified on the machine that wrote this (Linux x86_64, Python {HERE}):
-  `{REAL}` with pip, uv and poetry; what poetry had locked was installed by pip, as from any mirror.
-  Nothing else was installed: no GPU, no other wheel.
+  `{REAL}` with pip, uv and poetry; what poetry had locked was installed by pip, as
+  from any mirror. Nothing else was installed: no GPU, no other wheel.
 - CUDA builds that PyPI serves are locked from metadata. The hashes of the PyTorch index's builds
   come from public lock files (`data/stacks.json` says how many agree).
 - `make lock` of conda and pixi was never run: no conda channel at hand. What reads their locks is
@@ -94,14 +93,16 @@ def trained(manager: str) -> str:
     return done.stdout.splitlines()[-1] if done.returncode == 0 else f"failed: {done.stderr[-300:]}"
 
 
-def rows(results: dict[tuple[str, str, str], dict[str, bool]]) -> list[str]:
-    """The table, a line for each stack, manager and environment."""
+def rows(results: dict[tuple[str, str, str], dict[str, bool]], done: list[str]) -> list[str]:
+    """The table, a line for each stack, manager and environment; `done` trained with `REAL`."""
     platforms = logic.LOCKED_PLATFORMS
     lines = ["| stack | manager | environment | " + " | ".join(platforms) + " |", "|---" * 6 + "|"]
     for stack, (release, _) in logic.stack_names().items():
         for manager in logic._data("managers")["managers"]:
             for name in logic.stack(stack)["accelerators"]:
                 cells = [_cell(results, manager, stack, name, p, release) for p in platforms]
+                if (stack, name) == (REAL, "cpu") and manager in done:
+                    cells[0] += f"; with {HERE} installed, trained, verified"
                 lines.append(f"| `{stack}` | {manager} | {name} | {' | '.join(cells)} |")
     return lines
 
@@ -115,7 +116,7 @@ def _cell(results, manager, stack, name, platform, release) -> str:
     if pythons:
         return ", ".join(pythons)
     conda = manager in ("conda", "pixi")
-    return f"`make lock`: {OUTSIDE if conda else NO_HASH}"
+    return f"`make lock` ({'channel' if conda else 'index'})"
 
 
 def main() -> int:
@@ -129,11 +130,11 @@ def main() -> int:
     ]
     with ProcessPoolExecutor(max_workers=2) as pool:
         results = dict(zip(jobs, pool.map(locked, jobs, chunksize=8), strict=True))
-    table = rows(results)
-    print("\n".join(table))
     verdicts = {}
     if pytorch_index.find_wheel(logic.stack(REAL)["torch"]):
         verdicts = {manager: trained(manager) for manager in ("pip", "uv", "poetry")}
+    table = rows(results, [m for m, verdict in verdicts.items() if verdict == "IDENTICAL"])
+    print("\n".join(table))
     for manager, verdict in verdicts.items():
         print(f"{REAL}, {manager}, Python {HERE}: {verdict}")
     cells = sum(sum(found.values()) for found in results.values())

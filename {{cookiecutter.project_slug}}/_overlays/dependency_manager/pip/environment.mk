@@ -11,13 +11,13 @@ lock: $(UV) ## resolve all environments anew into requirements/
 	$(COMPILE) $(CUTOFF) pyproject.toml --extra {{ name }} --group dev --no-emit-package torch \
 	    --output-file requirements/{{ name }}.txt
 	echo "torch=={{ facts.torch }} ; {{ torch_marker(cookiecutter, name) }}" > requirements/torch-{{ name }}.in
-{% if name == "cpu" %}
-	echo "torch=={{ facts.torch.split('+')[0] }} ; sys_platform == 'darwin'" >> requirements/torch-{{ name }}.in
-{% endif %}
 	$(COMPILE) requirements/torch-{{ name }}.in --no-deps \
 	    {{ '--index-url $(or $(PYTORCH_INDEX_%s),%s) --emit-index-url ' % (name | upper, facts.index) if facts.index }}--output-file requirements/torch-{{ name }}.txt
 	rm requirements/torch-{{ name }}.in
 {% endfor %}
+	# macOS has one build, on PyPI too. In one go with the above, the +cpu build would do for it.
+	echo "torch=={{ stack(cookiecutter.stack).torch }} ; sys_platform == 'darwin'" | \
+	    $(COMPILE) - --no-deps >> requirements/torch-cpu.txt
 
 $(UV): | python
 	$(PYTHON) -m venv .envs/tool-lock
