@@ -1,6 +1,8 @@
 """The locks that ship, and the check that holds them: right as they are, red when tampered with."""
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from conftest import CHOICES, ROOT
 
 import template_logic as logic
 from tools import project_locks
+from tools.pytorch_index import loopback
 
 LOCKABLE = project_locks.lockable()
 # Every stack once for each manager, the Pythons in turn; `make environments` does all of them.
@@ -188,6 +191,34 @@ def test_a_package_from_a_foreign_index_is_named(tampered, manager, pattern, rep
     assert re.search(r"tqdm \S+ comes from https://other.example/simple", said(project))
 
 
+def test_a_file_from_another_host_is_named(tampered):
+    """Also where the index is named as it should be: uv fetches the address, not the index."""
+    pattern = block("tqdm") + r'(wheels = \[\s+\{ url = ")https://files\.pythonhosted\.org'
+    project = tampered("uv", FILES, pattern, r"\1\2https://files.example")
+    assert "is fetched from https://files.example/" in said(project)
+
+
+def test_a_source_that_is_no_index_is_named(tampered):
+    """A git repository, with files that have hashes."""
+    pattern = block("tqdm") + r'source = \{ registry = "[^"]+" \}'
+    project = tampered("uv", FILES, pattern, r'\1source = { git = "https://git.example/tqdm" }')
+    assert re.search(r"tqdm \S+ comes from \{'git': 'https://git.example/tqdm'\}", said(project))
+
+
+@pytest.mark.parametrize("line", ["-r other.txt", "--extra-index-url https://x.example", "-e ."])
+def test_an_option_in_a_lock_of_pip_is_refused(tampered, line):
+    """Each would bring in what the lock does not hold."""
+    project = tampered("pip", FILES, r"\A", f"{line}\n")
+    assert "has no place in a lock" in said(project)
+
+
+@pytest.mark.parametrize("line", ["tqdm @ https://x.example/tqdm.whl", "tqdm>=4", "./tqdm.whl"])
+def test_a_requirement_that_is_not_exact_is_refused(tampered, line):
+    """Addresses, ranges and paths."""
+    project = tampered("pip", FILES, r"\A", f"{line}\n")
+    assert "is not an exact version" in said(project)
+
+
 @pytest.mark.parametrize(
     ("manager", "pattern", "replacement"),
     [
@@ -298,6 +329,35 @@ def test_a_conda_lock_is_read_and_checked(bake):
     )
     path.write_text("package: [\n")
     assert "is not YAML" in said(project, "--environment", "cuda")
+
+
+def test_conda_files_are_collected_and_held_against_the_lock(bake, tmp_path):
+    """`make wheelhouse` for a lock that names addresses: other bytes leave no file behind."""
+    project = bake(dependency_manager="conda", stack="torch-2.13.0-cpu", project_slug="probe")
+    content = b"a package"
+
+    def answer(path):
+        return (content, "application/octet-stream") if "tqdm" in path else None
+
+    def collect(folder, digest):
+        lock = conda_lock({})
+        entry = next(e for e in lock["package"] if e["name"] == "tqdm")
+        entry["hash"] = {"sha256": digest}
+        (project / "cpu.conda-lock.yml").write_text(yaml.safe_dump({**lock, "package": [entry]}))
+        command = [sys.executable, project / "environment" / "wheelhouse.py", "cpu", folder]
+        environ = {**os.environ, "CONDA_CHANNEL": f"{address}/conda-forge"}
+        return subprocess.run(command, env=environ, capture_output=True, text=True)
+
+    with loopback(answer) as address:
+        done = collect(tmp_path / "good", hashlib.sha256(content).hexdigest())
+        assert done.returncode == 0, done.stderr
+        (file,) = (tmp_path / "good").rglob("*.conda")
+        assert file.read_bytes() == content
+        done = collect(tmp_path / "bad", "0" * 64)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "is not the file that the lock names (sha256)" in done.stderr
+    assert [path for path in (tmp_path / "bad").rglob("*") if path.is_file()] == []
 
 
 def test_a_pixi_lock_is_read_and_checked(bake):

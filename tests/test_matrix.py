@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, THIS_PYTHON
 
 from tools import compact_json, matrix, registry
-from tools.pytorch_index import _server
+from tools.pytorch_index import loopback
 
 STACKS = ROOT / "data" / "stacks.json"
 NVIDIA = "platform_system == 'Linux'"
@@ -48,7 +48,7 @@ class Registry:
 def index():
     """A registry with one release, `torch` 9.1.0, and what belongs to it."""
     made = Registry()
-    with _server(made.answer) as address:
+    with loopback(made.answer) as address:
         made.address = address
         made.add(
             "torch",

@@ -42,8 +42,8 @@ def python(pip_project) -> Path:
 
 def plant(project: Path, fault: Fault | None, copy: Path) -> Path:
     """A copy of the project with the fault in it."""
-    left_out = shutil.ignore_patterns(".venv*", ".git", "outputs", "__pycache__", ".pytest_cache")
-    shutil.copytree(project, copy, ignore=left_out)
+    left_out = (".venv", ".envs", ".git", "outputs", "__pycache__", ".pytest_cache")
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns(*left_out))
     if fault:
         path = copy / "src" / "real" / fault.file
         text = path.read_text(encoding="utf-8")

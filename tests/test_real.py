@@ -4,13 +4,17 @@ import json
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import REAL_STACK, commit, make
 
 import template_logic as logic
-from tools import demo
+from tools import demo, pytorch_index, registry
 
 pytestmark = pytest.mark.real
 TORCH = logic.stack(REAL_STACK)["torch"]
@@ -112,6 +116,54 @@ def test_a_manager_locks_anew(baked_real, manager):
     assert {path: versions(path.read_text()) for path in locks(project)} == {
         path: versions(text) for path, text in shipped.items()
     }
+
+
+@contextmanager
+def a_day_later(packages: set[str]) -> Iterator[str]:
+    """PyPI with one more release of each of `packages`, uploaded after every cut-off."""
+
+    def answer(path: str) -> tuple[bytes, str] | None:
+        name = path.strip("/").rsplit("/", 1)[-1]
+        accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
+        request = urllib.request.Request(f"{registry.PYPI}/{name}/", headers=accept)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                page = json.load(response)
+        except urllib.error.HTTPError:
+            return None
+        if name in packages:
+            newer = f"{name.replace('-', '_')}-999.0-py3-none-any.whl"
+            files = {"url": f"{registry.PYPI}/{newer}", "hashes": {"sha256": "0" * 64}}
+            page["files"].append(
+                {**files, "filename": newer, "upload-time": "2030-01-01T00:00:00Z"}
+            )
+        return json.dumps(page).encode(), accept["Accept"]
+
+    with pytorch_index.loopback(answer) as address:
+        yield f"{address}/simple"
+
+
+def test_a_lock_does_not_depend_on_the_day(baked_real, monkeypatch):
+    """What is released after the cut-off changes no byte; without the cut-off it would."""
+    project = baked_real(dependency_manager="uv", project_slug="another-day").path
+    texts = []
+    with demo.local_torch(project, TORCH, locks=True):
+        for packages in (set(), {"certifi", "filelock", "click"}):
+            with a_day_later(packages) as index:
+                monkeypatch.setenv("UV_DEFAULT_INDEX", index)
+                (project / "uv.lock").unlink()
+                make(project, "lock")
+                texts.append((project / "uv.lock").read_text().replace(index, registry.PYPI))
+        assert texts[0] == texts[1]
+        path = project / "pyproject.toml"
+        text = path.read_text()
+        path.write_text(text.replace('exclude-newer = "2026-', 'exclude-newer = "2036-'))
+        assert path.read_text() != text
+        with a_day_later({"certifi", "filelock", "click"}) as index:
+            monkeypatch.setenv("UV_DEFAULT_INDEX", index)
+            (project / "uv.lock").unlink()
+            with pytest.raises(AssertionError, match=r"certifi|filelock|click"):
+                make(project, "lock")
 
 
 def locks(project):

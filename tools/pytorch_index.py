@@ -66,7 +66,7 @@ def serve(wheel: Path | None, torch: str) -> Iterator[str]:
             return wheel.read_bytes(), "application/zip"
         return None
 
-    with _server(answer) as address:
+    with loopback(answer) as address:
         yield f"{address}/whl/cpu"
 
 
@@ -86,12 +86,14 @@ def serve_pypi(cutoff: str, index: str = registry.PYPI) -> Iterator[str]:
         )
         return f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html"
 
-    with _server(answer) as address:
+    with loopback(answer) as address:
         yield f"{address}/simple"
 
 
 @contextmanager
-def _server(answer: Answer) -> Iterator[str]:
+def loopback(answer: Answer) -> Iterator[str]:
+    """A server on loopback while the block runs; the value is its address."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = answer(self.path)

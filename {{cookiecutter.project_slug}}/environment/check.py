@@ -15,11 +15,17 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from urllib.parse import urlsplit
 
 from locked import PYPI, LockError, Package, applies, here, normal, project, settings
 from lockfile import PYTHON_ONLY, WITHOUT, known_names, read_lock
 
 CONDA_FORGE = "https://conda.anaconda.org/conda-forge"
+FILES = {
+    PYPI: ("files.pythonhosted.org",),
+    "https://download.pytorch.org": ("download.pytorch.org", "download-r2.pytorch.org"),
+}
+"""The hosts that an index keeps its files on, where it is not the index's own."""
 ONLY_CUDA = re.compile(r"nvidia-.*|cuda-(bindings|toolkit|pathfinder)|pytorch-gpu")
 TOOLS = {"pip", "setuptools", "wheel", "uv"}
 """What a fresh environment may hold without being asked."""
@@ -166,12 +172,22 @@ def _artefact_problems(package: Package, wanted: dict) -> Iterator[str]:
     for artefact in package.artefacts:
         if not re.fullmatch(r"[0-9a-f]{64}", artefact.sha256):
             yield f"{where} has no sha256{f' for {artefact.file}' if artefact.file else ''}"
+        if artefact.url and urlsplit(artefact.url).hostname not in _hosts(package.index):
+            index = package.index or "an index"
+            yield f"{where} is fetched from {artefact.url}, no place of {index}"
         if artefact.uploaded > settings()["cutoff"] and package.name != "torch":
             yield f"{where} is of {artefact.uploaded[:10]}, newer than {settings()['cutoff'][:10]}"
     is_torch = package.name in ("torch", "pytorch")
     allowed = PYPI if PYTHON_ONLY else CONDA_FORGE
     if package.index and not is_torch and package.index != allowed:
         yield f"{where} comes from {package.index} and must come from {allowed}"
+
+
+def _hosts(index: str) -> tuple[str | None, ...]:
+    if not index:  # conda's locks name none for packages of pip
+        return tuple(host for hosts in FILES.values() for host in hosts)
+    known = next((hosts for start, hosts in FILES.items() if index.startswith(start)), None)
+    return known or (urlsplit(index).hostname,)
 
 
 def installed_problems(environment: str) -> Iterator[str]:

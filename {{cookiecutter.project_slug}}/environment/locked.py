@@ -111,8 +111,10 @@ def parse_requirements(text: str) -> Iterator[tuple[str, str, str, list[str]]]:
     """Name, version, marker and sha256 of each requirement in a file of exact ones."""
     for line in text.replace("\\\n", " ").splitlines():
         line = line.split(" #")[0].strip()
-        if not line or line.startswith(("#", "-")):
+        if not line or line.startswith(("#", "--index-url")):
             continue
+        if line.startswith("-"):
+            raise LockError(f"{line.split(' ')[0]} has no place in a lock")
         head, *options = line.split("--hash=")
         match = re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;]+)\s*(?:;\s*(.+))?", head.strip())
         if not match:

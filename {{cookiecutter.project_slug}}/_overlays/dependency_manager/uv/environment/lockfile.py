@@ -80,6 +80,6 @@ def _package(entry: dict[str, Any]) -> Package:
         )
         for wheel in entry.get("wheels", [])
     )
-    return Package(
-        normal(entry["name"]), entry["version"], entry["source"].get("registry", ""), artefacts
-    )
+    # What is from no registry (git, a path, an address) is named as it stands, and refused.
+    index = entry["source"].get("registry") or str(entry["source"])
+    return Package(normal(entry["name"]), entry["version"], index, artefacts)
