@@ -205,7 +205,10 @@ def test_a_source_that_is_no_index_is_named(tampered):
     assert re.search(r"tqdm \S+ comes from \{'git': 'https://git.example/tqdm'\}", said(project))
 
 
-@pytest.mark.parametrize("line", ["-r other.txt", "--extra-index-url https://x.example", "-e ."])
+@pytest.mark.parametrize(
+    "line",
+    ["-r other.txt", "--extra-index-url https://x.example", "-e .", " --index-url https://x"],
+)
 def test_an_option_in_a_lock_of_pip_is_refused(tampered, line):
     """Each would bring in what the lock does not hold."""
     project = tampered("pip", FILES, r"\A", f"{line}\n")

@@ -221,6 +221,56 @@ def test_a_full_disk_is_named(changed):
     assert "the disk is full" in one_line(done)
 
 
+def test_what_it_wrote_down_may_be_damaged(project):
+    """Its own notes in the environment are no more trusted than the rest: it is made anew."""
+    for name, content in (("torch.json", b"{"), ("torch.json", b"{}"), (".complete", b"\xff\xfe")):
+        (project / ".venv" / name).write_bytes(content)
+        done = setup(project, "WHEELHOUSE=wheelhouse")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "uv pip install" in done.stdout
+    assert works(project)
+
+
+def test_a_copy_of_the_project_has_an_environment_of_its_own(project, tmp_path):
+    """Environments hold absolute paths: the copy must not run the code of the original."""
+    copy = tmp_path / "a copy"
+    shutil.copytree(project, copy, symlinks=True, ignore=shutil.ignore_patterns("wheelhouse"))
+    done = setup(copy, f"WHEELHOUSE={project / 'wheelhouse'}")
+    assert done.returncode == 0, done.stderr
+    code = "import real_setup; print(real_setup.__file__)"
+    command = [copy / ".venv" / "bin" / "python", "-c", code]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.startswith(str(copy))
+
+
+def test_a_folder_of_the_users_own_is_put_aside(project):
+    """A `.venv` that is no link was made by somebody."""
+    link = project / ".venv"
+    target = link.readlink()
+    link.unlink()
+    link.mkdir()
+    (link / "mine").write_text("kept")
+    done = setup(project)
+    assert done.returncode == 0, done.stderr
+    assert link.readlink() == target
+    assert (project / ".venv-before" / "mine").read_text() == "kept"
+    shutil.rmtree(project / ".venv-before")
+
+
+def test_a_range_that_the_lock_does_not_fit_is_refused(changed):
+    """Not told before the environment is there, and told before it is named."""
+    edit(changed / "pyproject.toml", r'"tqdm==[^"]+"', '"tqdm<4"')
+    line = one_line(setup(changed, "WHEELHOUSE=wheelhouse"))
+    assert "older than pyproject.toml: it has tqdm" in line
+
+
+def test_a_lock_that_lost_a_package_is_refused(changed):
+    """What an installed package needs and the lock lacks, as after a bad merge."""
+    edit(changed / "uv.lock", r'    \{ name = "contourpy"[^\n]*\n', "")
+    line = one_line(setup(changed, "WHEELHOUSE=wheelhouse"))
+    assert "matplotlib needs contourpy, which the lock does not have" in line
+
+
 def test_a_setup_that_was_killed_is_made_anew(changed):
     """SIGKILL half-way; what is there is not taken for whole, and the next one succeeds."""
     before = folders(changed)

@@ -152,17 +152,36 @@ def _cuda_problems(packages: dict[str, Package], wanted: dict, environment: str)
 def _direct_problems(packages: dict[str, Package], platform: str) -> Iterator[str]:
     file = project()
     named = [*file["project"]["dependencies"], *file.get("dependency-groups", {}).get("dev", [])]
-    for requirement in named:
-        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?:==\s*([^\s;,]+))?", requirement)
-        name, pinned = normal(match[1]), match[2]
+    for requirement in (each for each in named if isinstance(each, str)):  # no included groups
+        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)", requirement)
+        name, specifier = normal(match[1]), match[2].strip(" ()")
         marker = requirement.partition(";")[2].strip()
         if not applies(marker, platform):
             continue
         package = packages.get(name) or packages.get(f"{name}-base")  # conda's split packages
         if package is None:
             yield f"older than pyproject.toml: {name} is not in it; run make lock"
-        elif pinned and package.version != pinned:
+        elif not _allows(specifier, package.version):
             yield f"older than pyproject.toml: it has {name} {package.version}; run make lock"
+
+
+def _allows(specifier: str, version: str) -> bool:
+    """Whether a version specifier (PEP 440) takes a version; before there is an environment, only
+    exact ones are told, and the finished environment checks the rest."""
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ImportError:
+        exact = re.fullmatch(r"===?\s*([^\s,]+)", specifier)
+        if not exact:
+            return True
+        if exact[1].endswith(".*"):
+            return f"{version}.".startswith(exact[1].removesuffix("*"))
+        return _release(exact[1]) == _release(version)
+    return SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+def _release(version: str) -> str:
+    return re.sub(r"(\.0)+$", "", version)
 
 
 def _artefact_problems(package: Package, wanted: dict) -> Iterator[str]:
@@ -206,10 +225,33 @@ def installed_problems(environment: str) -> Iterator[str]:
             yield f"{name} is missing; run make setup"
         elif installed.get(name, version) != version:
             yield f"{name} is {installed[name]} instead of {version}; run make setup"
+    if PYTHON_ONLY:
+        yield from _unmet(set(locked))
     own = normal(project()["project"]["name"])
     for name in sorted(set(installed) - known_names() - TOOLS - {own}):
         if PYTHON_ONLY:
             yield f"{name} {installed[name]} is not in the lock; run make setup"
+
+
+def _unmet(names: set[str]) -> Iterator[str]:
+    # The lock is installed without asking for dependencies: what it lacks shows only here.
+    from packaging.requirements import Requirement
+
+    for name in sorted(names):
+        try:
+            needs = metadata.distribution(name).requires or []
+        except metadata.PackageNotFoundError:
+            continue  # named already
+        for need in map(Requirement, needs):
+            if need.marker and not need.marker.evaluate({"extra": ""}):
+                continue
+            try:
+                version = metadata.version(need.name)
+            except metadata.PackageNotFoundError:
+                yield f"{name} needs {need.name}, which the lock does not have; run make lock"
+                continue
+            if not need.specifier.contains(version, prereleases=True):
+                yield f"{name} needs {need}, and the lock has {version}; run make lock"
 
 
 if __name__ == "__main__":

@@ -109,9 +109,13 @@ def requirements(packages: Iterable[Package]) -> str:
 
 def parse_requirements(text: str) -> Iterator[tuple[str, str, str, list[str]]]:
     """Name, version, marker and sha256 of each requirement in a file of exact ones."""
+    if len(re.findall("--index-url", text)) > 1:
+        raise LockError("it names more than one --index-url")
     for line in text.replace("\\\n", " ").splitlines():
+        if re.fullmatch(r"--index-url https?://\S+", line):
+            continue
         line = line.split(" #")[0].strip()
-        if not line or line.startswith(("#", "--index-url")):
+        if not line or line.startswith("#"):
             continue
         if line.startswith("-"):
             raise LockError(f"{line.split(' ')[0]} has no place in a lock")

@@ -40,9 +40,13 @@ _OTHER_PLATFORM = (
 def main() -> int:
     """Set up and return the exit code: 0, 1 for a failure, 2 for what the user has to mend."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("environment", choices=list(settings()["environments"]))
+    parser.add_argument("environment", nargs="?", default="")
     parser.add_argument("--wheelhouse", type=Path, help="install from this folder, network off")
     options = parser.parse_args()
+    names = list(settings()["environments"])
+    if options.environment not in names:
+        given = options.environment or "nothing"
+        raise SetupError(f"ACCELERATOR is {given}; this project has {' and '.join(names)}")
     ENVS.mkdir(exist_ok=True)
     with _one_at_a_time():
         return _setup(options.environment, Sources.from_environment(options.wheelhouse))
@@ -66,7 +70,7 @@ def _setup(environment: str, sources: Sources) -> int:
     _point(ENVS / environment, prefix)
     _point(ROOT / ".venv", prefix)
     _drop_others(environment, prefix)
-    facts = json.loads((prefix / "torch.json").read_text())
+    facts = _facts(prefix)
     print(f"torch {facts['torch']}, {facts['build']}; {gpu_report(environment)}")
     return 0
 
@@ -110,11 +114,29 @@ def _check_lock(environment: str) -> None:
 
 def _is_whole(prefix: Path, environment: str) -> bool:
     """Whether the environment was made to its end, of the same parts, and is as it was made."""
-    mark = prefix / MARK
-    if not mark.is_file() or mark.read_text() != _digest(environment):
+    mark, path = (
+        prefix / MARK,
+        next(prefix.glob("lib/python3*/site-packages/this_project.pth"), None),
+    )
+    if not mark.is_file() or mark.read_bytes() != _digest(environment).encode():
+        return False
+    if not _facts(prefix) or path is None or path.read_text() != _source_path():
         return False
     done = subprocess.run(_check(prefix, environment), cwd=ROOT, capture_output=True)
     return done.returncode == 0
+
+
+def _facts(prefix: Path) -> dict[str, str]:
+    """What torch said of itself when the environment was made; nothing if that is damaged."""
+    try:
+        facts = json.loads((prefix / "torch.json").read_text(encoding="utf-8"))
+        return {key: facts[key] for key in ("torch", "build")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _source_path() -> str:
+    return f"{ROOT / 'src'}\n"
 
 
 def _check(prefix: Path, environment: str) -> list[object]:
@@ -131,9 +153,9 @@ def _make(prefix: Path, environment: str, sources: Sources) -> None:
         manager.install(prefix, environment, sources, _run)
         # Instead of an editable install, whose build back end no lock of an environment names.
         site = Path(_output([python, "-c", "import sysconfig as s; print(s.get_path('purelib'))"]))
-        (site / "this_project.pth").write_text(f"{ROOT / 'src'}\n")
-        if manager.BRINGS_PYTHON:
-            _run([python, ROOT / "environment" / "check.py", "--environment", environment])
+        (site / "this_project.pth").write_text(_source_path())
+        # Once more inside: it has YAML for conda's and pixi's locks, and `packaging` for ranges.
+        _run([python, ROOT / "environment" / "check.py", "--environment", environment])
         _run(_check(prefix, environment))
         facts = _output([python, ROOT / "environment" / "torch_facts.py"])
         (prefix / "torch.json").write_text(facts)
@@ -148,10 +170,13 @@ def _make(prefix: Path, environment: str, sources: Sources) -> None:
 
 
 def _digest(environment: str) -> str:
-    """What the environment is made of: lock, dependencies, interpreter."""
+    """What the environment is made of: lock, dependencies, interpreter, and where it stands."""
     file = project()
     named = [file["project"], file.get("dependency-groups"), settings()]
-    text = json.dumps([environment, sys.executable, sys.version, *named], sort_keys=True)
+    # An environment holds absolute paths: in a moved or copied project it is another one.
+    text = json.dumps(
+        [environment, str(ROOT), sys.base_prefix, sys.version, *named], sort_keys=True
+    )
     total = hashlib.sha256(text.encode())
     for path in sorted(path for pattern in settings()["locks"] for path in ROOT.glob(pattern)):
         total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
@@ -187,9 +212,13 @@ def _output(command: list[object]) -> str:
 
 
 def _point(link: Path, target: Path) -> None:
-    """Name `target` by a link, in one step; what stood there before stays usable until then."""
-    if link.is_dir() and not link.is_symlink():
-        link.replace(ENVS / f"replaced-{os.getpid()}")  # an environment of an older kind
+    """Name `target` by a link, in one step; a folder of the user's own is put aside."""
+    if link.exists() and not link.is_symlink():
+        aside = link.with_name(f"{link.name}-before")
+        if aside.exists():
+            raise SetupError(f"{link.name} and {aside.name} are both yours; move one away")
+        link.replace(aside)
+        print(f"note: {link.name} was a folder of your own; it is {aside.name} now")
     partial = ENVS / f".link-{os.getpid()}"
     partial.unlink(missing_ok=True)
     partial.symlink_to(os.path.relpath(target, link.parent))
@@ -200,8 +229,6 @@ def _drop_others(environment: str, prefix: Path) -> None:
     for folder in ENVS.glob(f"{environment}-*"):
         if folder != prefix:
             shutil.rmtree(folder, ignore_errors=True)
-    for folder in ENVS.glob("replaced-*"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
