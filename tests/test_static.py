@@ -84,6 +84,18 @@ def test_a_missing_manager_is_named_with_the_way_to_get_it(bake, manager, tmp_pa
     assert "not found: install it" in errors[0]
 
 
+def test_a_python_that_is_missing_is_named(bake):
+    """One line with the version that is wanted and how to name another."""
+    project = bake(python_version="3.12", project_slug="probe")
+    done = make(project, "setup", "PYTHON=python9.9")
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert errors == [
+        "error: python9.9 not found: install Python 3.12, or name its path: make setup PYTHON=…"
+    ]
+    assert not (project / ".envs").exists()
+
+
 def test_an_environment_without_a_lock_is_not_made(bake):
     """`make setup` says which file is missing and which command makes it."""
     answers = {"stack": "torch-2.14.1-cu126", "python_version": THIS_PYTHON}

@@ -7,6 +7,7 @@ but the version. `original.toml` beside the project is the file that the lock mu
 """
 
 import sys
+import tomllib
 from pathlib import Path
 
 from cleo.io.null_io import NullIO
@@ -26,15 +27,12 @@ def main(project: Path, python: str) -> None:
     code = installer.run()
     if code:
         sys.exit(code)
-    import tomllib
-
     lock = project / "poetry.lock"
     text = lock.read_text(encoding="utf-8")
     given = tomllib.loads((project / "original.toml").read_text(encoding="utf-8"))
     locked_for = tomllib.loads(text)["metadata"]["content-hash"]
     # The content hash is of pyproject.toml without the stand-in indexes.
-    wanted = Locker(lock, given).content_hash if hasattr(Locker, "content_hash") else None
-    wanted = wanted or Locker(lock, given)._get_content_hash()
+    wanted = Locker(lock, given)._get_content_hash()
     lock.write_text(text.replace(locked_for, wanted), encoding="utf-8")
 
 

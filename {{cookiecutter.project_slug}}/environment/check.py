@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from urllib.parse import urlsplit
 
+import wheels
+from failure import one_line
 from locked import PYPI, LockError, Package, applies, here, normal, project, settings
 from lockfile import PYTHON_ONLY, WITHOUT, known_names, read_lock
 
@@ -100,7 +102,8 @@ def lock_problems(environment: str, platform: str) -> Iterator[str]:
     for package in packages:
         if seen.setdefault(package.name, package.version) != package.version:
             yield f"{package.name} stands in it twice: {seen[package.name]} and {package.version}"
-        yield from _artefact_problems(package, wanted)
+        yield from _artefact_problems(package)
+        yield from _wheel_problems(package, platform)
 
 
 def _torch_problems(packages: dict[str, Package], wanted: dict, platform: str) -> Iterator[str]:
@@ -184,7 +187,17 @@ def _release(version: str) -> str:
     return re.sub(r"(\.0)+$", "", version)
 
 
-def _artefact_problems(package: Package, wanted: dict) -> Iterator[str]:
+def _wheel_problems(package: Package, platform: str) -> Iterator[str]:
+    where = f"{package.name} {package.version}"
+    names = [a.file for a in package.artefacts if a.file.endswith(".whl")]
+    if names and not any(wheels.fits(name, platform) for name in names):
+        yield f"{where} has no wheel for {platform}"
+    for name in names:
+        if not wheels.is_of(name, package.name, package.version):
+            yield f"{where} names {name}, which is another package or version"
+
+
+def _artefact_problems(package: Package) -> Iterator[str]:
     where = f"{package.name} {package.version}"
     if not package.artefacts:
         yield f"{where} has no wheel"
@@ -255,8 +268,4 @@ def _unmet(names: set[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LockError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(one_line(main))

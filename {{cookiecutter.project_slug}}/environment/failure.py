@@ -1,8 +1,13 @@
-"""Why a manager failed, in one line: the few reasons that users meet, by the managers' words."""
+"""How the commands here end when something is wrong: one line, and an exit code.
+
+The few reasons that users meet are known by the managers' words.
+"""
 
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 
 
 class SetupError(Exception):
@@ -11,6 +16,21 @@ class SetupError(Exception):
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
         self.code = code
+
+
+def one_line(main: Callable[[], int]) -> int:
+    """The exit code of a command; whatever stops it is told in one line on stderr."""
+    try:
+        return main()
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename or 'writing'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: stopped; the environment that was there before is as it was", file=sys.stderr)
+        return 130
 
 
 def require(command: str, minimum: str, where: str, *, versions: bool = True) -> None:

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from failure import SetupError
+
 ROOT = Path(__file__).resolve().parents[1]
 PYPI = "https://pypi.org/simple"
 
@@ -22,6 +24,9 @@ PLATFORMS = {
     "macos-arm64": {"sys_platform": "darwin", "platform_machine": "arm64"},
 }
 """The platforms that this project is locked for; each environment names its own of them."""
+
+SUBDIRS = {"linux-x86_64": "linux-64", "linux-aarch64": "linux-aarch64", "macos-arm64": "osx-arm64"}
+"""The same by conda's names."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Package:
     artefacts: tuple[Artefact, ...] = ()
 
 
-class LockError(ValueError):
-    """The lock is missing or cannot be read."""
+class LockError(SetupError):
+    """The lock, or what `pyproject.toml` says of it, is missing or cannot be read."""
 
 
 @cache
@@ -62,7 +67,10 @@ def project() -> dict[str, Any]:
 
 def settings() -> dict[str, Any]:
     """`[tool.repro]`: what this project's environments must be."""
-    return project()["tool"]["repro"]
+    try:
+        return project()["tool"]["repro"]
+    except KeyError:
+        raise LockError("pyproject.toml has no [tool.repro]; restore it") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -83,6 +91,16 @@ def read_text(path: Path) -> str:
         raise LockError(f"{where} is missing: {reason}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path.name} cannot be read: {error}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of conda or pixi, or a `LockError` in one line."""
+    import yaml  # part of the environment, which those managers make: this runs inside it
+
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise LockError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def here() -> str:

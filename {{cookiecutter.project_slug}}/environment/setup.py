@@ -22,9 +22,9 @@ from pathlib import Path
 
 import manager
 from check import lock_problems
-from failure import SetupError, explain, require
+from failure import SetupError, explain, one_line, require
 from gpu import gpu_report
-from locked import ROOT, LockError, here, project, settings
+from locked import ROOT, here, project, settings
 from sources import Sources
 
 ENVS = ROOT / ".envs"
@@ -201,7 +201,8 @@ def _run(command: list[object], variables: dict[str, str] | None = None) -> None
         text = (ENVS / "setup.log").read_text(encoding="utf-8", errors="replace")
         whole = "; the whole text: .envs/setup.log"
         reason = "its reason is above" if shown else explain(text, whole)
-        raise SetupError(f"{Path(words[0]).name} failed: {reason}", code=1)
+        name = words[2] if words[1] == "-m" else Path(words[0]).name
+        raise SetupError(f"{name} failed: {reason}", code=1)
 
 
 def _output(command: list[object]) -> str:
@@ -242,14 +243,4 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (SetupError, LockError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "code", 2))
-    except OSError as error:
-        print(f"error: {error.strerror}: {error.filename or 'writing'}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("error: stopped; the environment that was there before is as it was", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(one_line(main))

@@ -7,13 +7,14 @@ import hashlib
 import shutil
 import sys
 
-from failure import SetupError, run_quietly
+from failure import one_line, run_quietly
 from locked import PYPI, ROOT
 from sources import Sources
 
 
-def main(name: str) -> int:
+def main() -> int:
     """Make the environment unless it is there, of the same lock."""
+    name = sys.argv[1]
     lock = ROOT / "environment" / f"{name}.txt"
     prefix = ROOT / ".envs" / f"tool-{name}"
     mark = prefix / ".complete"
@@ -37,8 +38,4 @@ def main(name: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1]))
-    except SetupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    sys.exit(one_line(main))

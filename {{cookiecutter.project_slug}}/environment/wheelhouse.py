@@ -14,8 +14,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from failure import SetupError, run_quietly
-from locked import LockError, Package, here, settings
+from failure import SetupError, one_line, run_quietly
+from locked import Package, here, settings
 from lockfile import PYTHON_ONLY, read_lock
 from sources import Sources, write_requirements
 
@@ -77,8 +77,4 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (SetupError, LockError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "code", 2))
+    sys.exit(one_line(main))

@@ -6,13 +6,16 @@ import sys
 
 import pytest
 from conftest import ROOT
+from packaging import tags
 from packaging.markers import Marker
+from packaging.utils import parse_wheel_filename
 
 sys.path.insert(0, str(ROOT / "environment"))
 
 import failure
 import gpu
 import locked
+import wheels
 
 PYTHON = locked.project()["project"]["requires-python"].removeprefix("==").removesuffix(".*")
 MARKERS = (
@@ -53,6 +56,39 @@ def test_what_is_no_marker_is_refused_and_never_executed(text):
     """A lock is data, whoever wrote it."""
     with pytest.raises(locked.LockError, match="is no marker"):
         locked.applies(text, "linux-x86_64")
+
+
+@pytest.mark.parametrize("platform", locked.PLATFORMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a-1.0-py3-none-any.whl",
+        "a-1.0-py2.py3-none-any.whl",
+        "a-1.0-py2-none-any.whl",
+        "a-1.0-cp39-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "a-1.0-cp399-abi3-manylinux_2_17_x86_64.whl",
+        "a-1.0-1-cp3X-cp3X-manylinux_2_28_aarch64.whl",
+        "a-1.0-cp3X-cp3Xt-manylinux_2_28_aarch64.whl",
+        "a-1.0-cp3X-cp3X-macosx_11_0_arm64.whl",
+        "a-1.0-cp3X-none-macosx_10_9_universal2.whl",
+        "a-1.0-cp3X-cp3X-macosx_10_9_x86_64.whl",
+        "a-1.0-cp310-cp310-manylinux_2_28_x86_64.whl",
+        "a-1.0-cp3X-cp3X-musllinux_1_2_x86_64.whl",
+        "a-1.0-cp3X-cp3X-win_amd64.whl",
+    ],
+)
+def test_a_wheels_name_says_where_it_runs_as_packaging_reads_it(name, platform):
+    """Against every tag that `packaging` knows of the platform, with a recent C library."""
+    minor = PYTHON.split(".")[1]
+    name = name.replace("3X", f"3{minor}")
+    machine = locked.PLATFORMS[platform]["platform_machine"]
+    systems = [f"manylinux_2_{v}_{machine}" for v in range(40, 16, -1)]
+    systems += [f"manylinux2014_{machine}", f"linux_{machine}"]
+    if platform == "macos-arm64":
+        systems = list(tags.mac_platforms((15, 0), "arm64"))
+    known = {*tags.cpython_tags((3, int(minor)), platforms=systems)}
+    known |= {*tags.compatible_tags((3, int(minor)), f"cp3{minor}", systems)}
+    assert wheels.fits(name, platform) == bool(parse_wheel_filename(name)[3] & known)
 
 
 def test_packages_become_a_requirements_file_and_come_back():

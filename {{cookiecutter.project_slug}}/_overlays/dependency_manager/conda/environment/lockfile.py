@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from locked import ROOT, Artefact, LockError, Package, normal, read_text
+from locked import ROOT, SUBDIRS, Artefact, LockError, Package, normal, read_yaml
 
 WITHOUT = {"upload dates"}
 """What this format does not record."""
 
 PYTHON_ONLY = False
 """Whether every entry is a Python package, by the name that it has when installed."""
-
-SUBDIRS = {"linux-x86_64": "linux-64", "linux-aarch64": "linux-aarch64", "macos-arm64": "osx-arm64"}
 
 
 def read_lock(environment: str, platform: str) -> list[Package]:
@@ -36,14 +34,7 @@ def known_names() -> set[str]:
 
 
 def _entries(environment: str) -> list[dict[str, Any]]:
-    import yaml  # part of the environment, which conda makes: the check runs inside it
-
-    path = ROOT / f"{environment}.conda-lock.yml"
-    try:
-        return yaml.safe_load(read_text(path))["package"]
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise LockError(f"{path.name} is not YAML: {reason}") from None
+    return read_yaml(ROOT / f"{environment}.conda-lock.yml")["package"]
 
 
 def _package(entry: dict[str, Any]) -> Package:

@@ -4,7 +4,7 @@ import re
 
 from locked import PYPI, ROOT, Artefact, Package, applies, parse_requirements, read_text
 
-WITHOUT = {"upload dates"}
+WITHOUT = {"names of files", "upload dates"}
 """What this format does not record."""
 
 PYTHON_ONLY = True

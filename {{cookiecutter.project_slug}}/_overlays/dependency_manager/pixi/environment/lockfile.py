@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from locked import ROOT, Artefact, LockError, Package, normal, read_text
+from locked import ROOT, SUBDIRS, Artefact, LockError, Package, normal, read_yaml
+
+LOCK = ROOT / "pixi.lock"
 
 WITHOUT = {"upload dates"}
 """What this format does not record."""
 
 PYTHON_ONLY = False
 """Whether every entry is a Python package, by the name that it has when installed."""
-
-SUBDIRS = {"linux-x86_64": "linux-64", "linux-aarch64": "linux-aarch64", "macos-arm64": "osx-arm64"}
 
 
 def read_lock(environment: str, platform: str) -> list[Package]:
@@ -20,7 +20,7 @@ def read_lock(environment: str, platform: str) -> list[Package]:
         LockError: the file is missing or damaged.
     """
     try:
-        lock = _lock()
+        lock = read_yaml(LOCK)
         entries = {entry.get("conda") or entry["pypi"]: entry for entry in lock["packages"]}
         chosen = lock["environments"][environment]["packages"][SUBDIRS[platform]]
         return [_package(entries[item.get("conda") or item["pypi"]]) for item in chosen]
@@ -30,17 +30,7 @@ def read_lock(environment: str, platform: str) -> list[Package]:
 
 def known_names() -> set[str]:
     """Names of all packages that the project locks, the notebook's tools too."""
-    return {_package(entry).name for entry in _lock()["packages"]}
-
-
-def _lock() -> dict[str, Any]:
-    import yaml  # part of the environment, which pixi makes: the check runs inside it
-
-    try:
-        return yaml.safe_load(read_text(ROOT / "pixi.lock"))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise LockError(f"pixi.lock is not YAML: {reason}") from None
+    return {_package(entry).name for entry in read_yaml(LOCK)["packages"]}
 
 
 def _package(entry: dict[str, Any]) -> Package:
