@@ -29,13 +29,14 @@ lint: $(TOOLS) ## style of the template, its unrendered sources included
 	$(PY) -m ruff format --config pyproject.toml --check .
 	$(PY) tools/menu.py --check
 
-bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, segments
+bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, segments, setup
 	$(PY) benchmarks/bake.py
 	$(PY) benchmarks/training_loop.py
 	$(PY) benchmarks/lightning_loop.py
 	$(PY) benchmarks/order.py
 	$(PY) benchmarks/segments.py
 	$(PY) benchmarks/costs.py
+	$(PY) benchmarks/setup.py
 
 expected: $(TOOLS) ## measure the baseline in the demo and take the figures over
 	$(PY) tools/expected.py

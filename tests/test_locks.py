@@ -1,6 +1,7 @@
 """The locks that ship, and the check that holds them: right as they are, red when tampered with."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import yaml
 from conftest import CHOICES, ROOT
 
 import template_logic as logic
-from tools import project_locks
+from tools import environments, project_locks
 from tools.pytorch_index import loopback
 
 LOCKABLE = project_locks.lockable()
@@ -61,6 +62,24 @@ def test_a_shipped_lock_does_not_grow_the_bake():
     reads = [len(re.findall("^@", p.read_text(), re.M)) for p in folder.glob("*/*/uv.lock")]
     assert len(reads) == len(LOCKABLE)
     assert max(reads) < 250 < len(list((folder / "packages").iterdir()))
+
+
+def test_the_page_of_environments_says_what_ships():
+    """`docs/environments.md` was written from the locks that are here, cell by cell."""
+    results = {}
+    for stack, (release, _) in logic.stack_names().items():
+        for manager, python in itertools.product(CHOICES["dependency_manager"], release["python"]):
+            answers = {"dependency_manager": manager, "stack": stack, "python_version": python}
+            results[manager, stack, python] = {
+                f"{name} {platform}": logic.lock_is_shipped(answers, name)
+                for name, facts in logic.locked_environments(answers).items()
+                for platform in json.loads(facts["platforms"])
+            }
+    table = environments.rows(results, [])
+    page = environments.PAGE.read_text(encoding="utf-8")
+    trained = r"; with 3\.\d+ installed, trained, verified"
+    assert len(re.findall(trained, page)) == 3
+    assert re.sub(trained, "", page).endswith("\n".join(table) + "\n")
 
 
 @pytest.mark.parametrize("manager", ["uv", "poetry"])
@@ -315,7 +334,7 @@ def conda_lock(torch, **changes):
 
     def entry(name, version, url):
         hashes = {"md5": "0" * 32, "sha256": "0" * 64}
-        shared = {"platform": "linux-64", "dependencies": {}, "category": "main"}
+        shared = {"platform": "linux-64", "dependencies": {}, "category": "main", "optional": False}
         return (
             {"name": name, "version": version, "manager": "conda", "url": url}
             | shared
