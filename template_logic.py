@@ -191,7 +191,7 @@ def locked_environments(answers):
         if name == "cuda":
             wanted["platforms"] = [p for p in facts["platforms"] if p in by_manager]
             wanted["torch"] = {"linux": facts["torch"]}
-            for key in ("cuda", "conda_cuda", "cudnn", "nccl", "min_driver", "compute_capability"):
+            for key in ("cuda", "cudnn", "nccl", "min_driver", "compute_capability"):
                 wanted[key] = facts.get(key)
         environments[name] = {key: _toml(value) for key, value in wanted.items() if value}
     return environments

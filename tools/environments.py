@@ -6,23 +6,19 @@ Every cell has a check behind it: each project is baked and its own lock check r
 those whose PyTorch wheel lies here are set up, train and verify. Writes docs/environments.md.
 """
 
-import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
 from pathlib import Path
-
-from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import template_logic as logic  # noqa: E402  (the template's root is not a package)
-from tools import demo, pytorch_index  # noqa: E402
+from tools import demo, project_locks, pytorch_index  # noqa: E402
 
 PAGE = ROOT / "docs" / "environments.md"
 REAL = "torch-2.13.0-cpu"
@@ -46,34 +42,20 @@ hashes of the PyTorch index's builds are not known ahead (index).
 """
 
 
-def bake(folder: str, **answers: str) -> Path:
-    """A project in `folder`."""
-    with redirect_stdout(io.StringIO()):
-        project = cookiecutter(
-            str(ROOT),
-            no_input=True,
-            output_dir=folder,
-            extra_context={"project_slug": "probe", **answers},
-            default_config=True,
-        )
-    return Path(project)
-
-
 def locked(job: tuple[str, str, str]) -> dict[str, bool]:
     """Whether a project is born locked, for each environment and platform; a wrong lock ends it."""
     manager, stack, python = job
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
-        project = bake(scratch, dependency_manager=manager, stack=stack, python_version=python)
+        answers = {"dependency_manager": manager, "stack": stack, "python_version": python}
+        project = project_locks.bake(scratch, **answers)
         for name in logic.stack(stack)["accelerators"]:
             command = [sys.executable, project / "environment" / "check.py", "--json"]
             done = subprocess.run([*command, "--environment", name], capture_output=True, text=True)
             problems = json.loads(done.stdout)["problems"]
             if done.returncode == 1:
                 sys.exit(f"error: {job}: {problems}")
-            assert (done.returncode == 0) == logic.lock_is_shipped(
-                {"dependency_manager": manager, "stack": stack, "python_version": python}, name
-            )
+            assert (done.returncode == 0) == logic.lock_is_shipped(answers, name)
             found |= dict.fromkeys(problems, done.returncode == 0)
     return found
 
@@ -82,7 +64,7 @@ def trained(manager: str) -> str:
     """Set up, train and verify the stack whose wheel is here; the last word of `verify`."""
     with tempfile.TemporaryDirectory() as scratch:
         answers = {"dependency_manager": manager, "stack": REAL, "python_version": HERE}
-        project = bake(scratch, **answers)
+        project = project_locks.bake(scratch, **answers)
         torch = logic.stack(REAL)["torch"]
         with demo.local_torch(project, torch, locks=False):
             verbs = ["setup", "lock-check", "train", "verify", "CONFIG=configs/smoke.yaml"]

@@ -65,7 +65,7 @@ def lock(manager: str, stack: str, python: str) -> str:
 
 
 def bake(folder: str, **answers: str) -> Path:
-    """A project under the name that shipped locks carry."""
+    """A project in `folder`, under the name that shipped locks carry."""
     given = {"project_slug": logic.LOCKED_NAME, **answers}
     with _ONE_BAKE, redirect_stdout(io.StringIO()):  # it changes the working directory
         project = cookiecutter(

@@ -8,7 +8,6 @@ that of PyPI's build without what only CUDA needs; only a wheel that lies here c
 import hashlib
 import html
 import http.server
-import json
 import os
 import re
 import subprocess
@@ -132,8 +131,7 @@ def replace_index(project: Path, wheel: Path | None, torch: str) -> Iterator[str
 
 def listing(torch: str) -> dict[str, str]:
     """The sha256 of each CPU wheel of a release that `data/stacks.json` knows, by its name."""
-    matrix = json.loads((logic.ROOT / "data" / "stacks.json").read_text())
-    release = next(r for r in matrix["releases"] if r["torch"] == torch)
+    release, _ = logic.stack_names()[f"torch-{torch}-cpu"]
     files = {}
     for platform, tag in PLATFORM_TAGS.items():
         for python, digest in release["index_wheels"]["cpu"][platform].items():

@@ -137,9 +137,7 @@ def _cuda_problems(packages: dict[str, Package], wanted: dict, environment: str)
         return
     line = ".".join(wanted["cuda"].split(".")[:2])
     runtimes = [p for name, p in packages.items() if re.fullmatch(r"nvidia-cuda-runtime.*", name)]
-    # conda-forge may be asked for another line of the same major version.
-    runtimes += [packages["cuda-version"]] if "cuda-version" in packages else []
-    line = wanted.get("conda_cuda", line) if "cuda-version" in packages else line
+    runtimes += [packages["cuda-version"]] if "cuda-version" in packages else []  # conda's
     if not runtimes:
         yield f"it has no CUDA runtime, and must have CUDA {line}"
     for runtime in runtimes:

@@ -26,7 +26,8 @@ def lock_fits(root: Path) -> str:
 
 
 def installed_equals_lock(root: Path) -> str:
-    """What is installed are the packages of the lock, no more and no less."""
+    """What is installed is what the lock has for one environment; beside it only what the lock
+    names for others, such as the notebook's tools."""
     found = [_check(root, "--installed", name) for name in settings(root)["environments"]]
     if all(report["unread"] for report in found):
         raise CannotTellError(_first(found[0]))
