@@ -7,7 +7,7 @@ TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow lint bench expected matrix environments menu locks clean
+.PHONY: help demo test test-fast test-containers test-slow lint bench expected matrix environments menu locks clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,10 @@ test: lint ## everything that CI runs: all bakes, and projects that really insta
 	$(PY) -m pytest
 
 test-fast: lint ## the same without the projects that are installed
-	$(PY) -m pytest -m "not real and not slow"
+	$(PY) -m pytest -m "not real and not slow and not containers"
+
+test-containers: $(TOOLS) ## build the images and run the services; fetches an engine where none runs
+	$(PY) -m pytest -m containers
 
 test-slow: $(TOOLS) ## the long checks: kills at every step and instant, planted faults, a real MLflow server
 	$(PY) -m pytest -m slow
@@ -29,7 +32,7 @@ lint: $(TOOLS) ## style of the template, its unrendered sources included
 	$(PY) -m ruff format --config pyproject.toml --check .
 	$(PY) tools/menu.py --check
 
-bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, segments, setup
+bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, segments, setup, images
 	$(PY) benchmarks/bake.py
 	$(PY) benchmarks/training_loop.py
 	$(PY) benchmarks/lightning_loop.py
@@ -37,6 +40,7 @@ bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, s
 	$(PY) benchmarks/segments.py
 	$(PY) benchmarks/costs.py
 	$(PY) benchmarks/setup.py
+	$(PY) benchmarks/containers.py
 
 expected: $(TOOLS) ## measure the baseline in the demo and take the figures over
 	$(PY) tools/expected.py

@@ -11,7 +11,7 @@ LAYERS = [
     {"environment", "record", "cifar", "optim", "model", "checkpoint"},
     {"manifest", "seeding"},
     {"order", "compare", "progress", "tracking", "expected", "inspection"},
-    {"data", "verify", "machines", "inspect_environment", "inspect_repository"},
+    {"data", "verify", "machines", "mlflow_run", "inspect_environment", "inspect_repository"},
     {"doctor"},
     {"run"},
     {"train"},

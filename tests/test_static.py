@@ -63,7 +63,7 @@ def test_make_reads_every_verb(bake, manager):
     assert done.returncode == 0, done.stderr
     explained = {line.split()[0] for line in done.stdout.splitlines()}
     verbs = "setup lock lock-check wheelhouse train verify test expected machines lint check doctor"
-    more = "notebook mlflow sbom audit docker up down upgrade clean help"
+    more = "notebook track mlflow sbom audit docker up down upgrade clean help"
     assert explained == {*verbs.split(), *more.split()}
 
 

@@ -1,4 +1,4 @@
-"""The command line: `train`, `verify`, `compare`, `machines`, `expected` and `doctor`.
+"""The command line: `train`, `verify`, `compare`, `track`, `machines`, `expected`, `doctor`.
 
 Only what a subcommand needs is imported, so that `--help` answers at once.
 """
@@ -64,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--run-dir", type=Path, help="directory of the new run")
     train.add_argument("--resume", type=Path, metavar="RUN", help="run directory to continue")
     train.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="go on with the newest run of this configuration that was cut short, if there is one",
+    )
+    train.add_argument(
         "--allow-changes", action="store_true", help="resume with other code, data or config"
     )
     # For `verify --segments`, which executes a stretch of a run.
@@ -85,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(run=_compare)
 
+    track = commands.add_parser("track", help="send a run to MLflow, or what it lacks there")
+    track.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
+    track.add_argument("--register", default="", metavar="NAME", help="register its model so")
+    # For the process that a training starts: until that one has ended.
+    track.add_argument("--follow", action="store_true", help=argparse.SUPPRESS)
+    track.set_defaults(run=_track)
+
     machines = commands.add_parser("machines", help="a table of the same run on several machines")
     machines.add_argument("folder", type=Path, help="holds a folder with a run for each machine")
     machines.set_defaults(run=_machines)
@@ -100,15 +112,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> int:
     config = _train_config(options)
-    resolve(config, os.environ)  # name all missing variables before torch is loaded
+    paths, _ = resolve(config, os.environ)  # names all missing variables before torch is loaded
     restart_with(wanted_environment(config, os.environ))
     from .train import train_model
 
+    resume = options.resume
+    if options.auto_resume:
+        from .run import find_unfinished
+
+        resume = find_unfinished(Path(paths.output_dir), config)
     try:
         result = train_model(
             config,
-            run_dir=options.resume or options.run_dir,
-            resume=options.resume is not None,
+            run_dir=resume or options.run_dir,
+            resume=resume is not None,
             allow_changes=options.allow_changes,
             stop_at=options.stop_at,
         )
@@ -122,6 +139,8 @@ def _train(options: argparse.Namespace) -> int:
 
 def _train_config(options: argparse.Namespace) -> Config:
     path = options.config
+    if options.auto_resume and (options.resume or options.run_dir):
+        raise ValueError("--auto-resume finds the run itself; leave out --resume and --run-dir")
     if options.resume is not None:
         read_manifest(options.resume)  # a run directory, or an error that says it is none
         if options.run_dir is not None:
@@ -143,6 +162,13 @@ def _compare(options: argparse.Namespace) -> int:
     from .compare import compare
 
     return compare(options.run_a, options.run_b, as_json=options.json)
+
+
+def _track(options: argparse.Namespace) -> int:
+    from .mlflow_run import follow, track
+
+    run_dir = options.run_dir or _newest_run()
+    return follow(run_dir) if options.follow else track(run_dir, register=options.register)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -114,8 +114,9 @@ def find_project_root() -> Path:
 def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any]:
     """Commit, whether the tree differs from it, a digest of the difference, one of each source.
 
-    Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`. Runs are not
-    code: what lies beside `leave_out`, the run's directory, does not count.
+    Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`, with `-dirty`
+    behind it where the tree had changes. Runs are not code: what lies beside `leave_out`, the run's
+    directory, does not count.
     """
     return {**_describe_commit(root, leave_out), "files": _source_files(root)}
 
@@ -125,8 +126,9 @@ def _describe_commit(root: Path, leave_out: Path | None) -> dict[str, Any]:
     tracked = _git(root, "ls-files", "--error-unmatch", "pyproject.toml") is not None
     if top is None or not (tracked or Path(top).resolve() == root.resolve()):
         # No repository, or one that merely has this folder inside and knows nothing of it.
-        commit = os.environ.get("CODE_COMMIT") or None
-        return {"commit": commit, "dirty": None, "diff_sha256": None}
+        commit, _, mark = os.environ.get("CODE_COMMIT", "").partition("-")
+        dirty = bool(mark) if commit else None
+        return {"commit": commit or None, "dirty": dirty, "diff_sha256": None}
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     # Before the first commit there is nothing to compare with: every file is a difference.
     new = ["--others"] if commit else ["--others", "--cached"]

@@ -129,11 +129,12 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if all(row.get(c) for c in COLUMNS)]
-            for row in rows:
-                int(row["step"])
-            return rows
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        rows = [row for row in csv.DictReader(whole) if all(row.get(c) for c in COLUMNS)]
+        for row in rows:
+            int(row["step"])
+        return rows
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is not a table of epochs: {error}") from None
 

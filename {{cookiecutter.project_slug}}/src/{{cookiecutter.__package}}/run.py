@@ -60,6 +60,33 @@ def check_run_dir(run_dir: Path, *, resume: bool) -> None:
         raise ValueError(f"run directory {run_dir} is not empty; choose another or resume it")
 
 
+def find_unfinished(output_dir: Path, config: Config) -> Path | None:
+    """The newest run in `output_dir` that was cut short and that can go on: the same
+    configuration and code, and no process that is training in it."""
+    paths = list(output_dir.glob(f"*/{MANIFEST}"))
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        run_dir = path.parent
+        try:
+            manifest = read_manifest(run_dir)
+            with _locked(run_dir):
+                pass
+        except (ValueError, OSError):
+            continue  # no record of this project, or in use
+        if manifest["results"]["completed"]:
+            continue
+        facts = {
+            "config": to_dict(config),
+            "code": describe_code(find_project_root(), leave_out=run_dir),
+            "data": manifest["data"],
+        }
+        changes = _changes(manifest, facts)
+        if not changes:
+            return run_dir
+        if not any(change.startswith("config ") for change in changes):
+            _log.info("%s was cut short, and began with other code: a new run starts", run_dir)
+    return None
+
+
 @contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
     """Hold a run directory, making it first if need be; two processes would mix their logs.
@@ -73,7 +100,9 @@ def only_writer(run_dir: Path) -> Iterator[None]:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}") from None
+        refused = isinstance(error, PermissionError) and hasattr(os, "getuid")
+        who = f" to user {os.getuid()}" if refused else ""
+        raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}{who}") from None
     with _locked(run_dir):
         try:
             yield

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from .checkpoint import load_latest, restore, save_checkpoint, save_weights
-from .config import Config, Paths, Tracking, as_config
+from .config import Config, Paths, as_config
 from .data import Split, build_loader, load_data
 from .environment import resolve
 from .interrupt import Interrupted, StopRequest
@@ -32,7 +32,7 @@ from .run import (
     start_record,
 )
 from .seeding import seed_stream, set_seed
-from .tracking import build_tracker
+from .tracking import NullTracker, build_tracker
 
 _log = logging.getLogger(__name__)
 
@@ -70,14 +70,14 @@ def train_model(
     paths, tracking = resolve(config, os.environ)
     run_dir = Path(run_dir or Path(paths.output_dir) / new_run_id(config))
     check_run_dir(run_dir, resume=resume)
-    with only_writer(run_dir):
-        return _train(config, paths, tracking, run_dir, resume, allow_changes, stop_at)
+    with only_writer(run_dir), build_tracker(tracking.mlflow_uri, run_dir) as tracker:
+        return _train(config, paths, tracker, run_dir, resume, allow_changes, stop_at)
 
 
 def _train(
     config: Config,
     paths: Paths,
-    tracking: Tracking,
+    tracker: NullTracker,
     run_dir: Path,
     resume: bool,
     allow_changes: bool,
@@ -117,7 +117,7 @@ def _train(
     # --- record: what this run is made of, on disk before its first step ----------------------
     start_record(run_dir, manifest)
     recorder = Recorder(run_dir, resume_step=start)
-    tracker = build_tracker(tracking.mlflow_uri, config, run_dir.name)
+    tracker.start()
     progress = Progress(num_steps, start=start)
 
     # --- loop: one iterator over all epochs; `step` counts from 0, records and files from 1 ---
@@ -154,7 +154,6 @@ def _train(
                     epoch=epoch, step=done, num_steps=steps_per_epoch, metrics=metrics
                 )
                 progress.epoch(row, num_epochs)
-                tracker.metrics(row, step=done)
                 is_best = val_accuracy > best["val_accuracy"]  # on a tie the earlier one stays
                 if is_best:
                     best = {"step": done, "val_accuracy": val_accuracy}
@@ -177,8 +176,6 @@ def _train(
     finish_manifest(
         run_dir, manifest, metrics, weights_sha256=weights_sha256, logs=state["logs"], best=best
     )
-    tracker.metrics(metrics, step=num_steps)
-    tracker.finish(run_dir)
     return TrainResult(test_loss, test_accuracy, weights_sha256, run_dir)
 
 

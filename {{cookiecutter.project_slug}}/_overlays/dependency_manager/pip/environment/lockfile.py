@@ -1,4 +1,5 @@
-"""pip's lock: two requirements files an environment, torch by itself and the rest."""
+"""pip's lock: two requirements files an environment, torch by itself and the rest; and a third,
+the notebook's, for any of them."""
 
 import re
 
@@ -11,14 +12,15 @@ PYTHON_ONLY = True
 """Whether every entry is a Python package, by the name that it has when installed."""
 
 
-def read_lock(environment: str, platform: str) -> list[Package]:
-    """The packages of `environment` on `platform`.
+def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",)) -> list[Package]:
+    """The packages of `environment` on `platform`, with those of the dependency groups.
 
     Raises:
         LockError: a file is missing or damaged.
     """
     found = []
-    for name in (f"torch-{environment}.txt", f"{environment}.txt"):
+    more = [f"{group}.txt" for group in groups if group != "dev"]  # dev is in the environment's
+    for name in (f"torch-{environment}.txt", f"{environment}.txt", *more):
         text = read_text(ROOT / "requirements" / name)
         option = re.search(r"^--index-url[ =](\S+)$", text, re.MULTILINE)
         index = option[1] if option else PYPI

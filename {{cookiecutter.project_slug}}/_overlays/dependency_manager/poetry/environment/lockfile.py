@@ -11,14 +11,15 @@ PYTHON_ONLY = True
 """Whether every entry is a Python package, by the name that it has when installed."""
 
 
-def read_lock(environment: str, platform: str) -> list[Package]:
-    """The packages of `environment` on `platform`.
+def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",)) -> list[Package]:
+    """The packages of `environment` on `platform`, with those of the dependency groups.
 
     Raises:
         LockError: the file is missing or damaged.
     """
     try:
-        chosen = [p for p in _packages() if _belongs(p, environment, platform)]
+        wanted = {"main", *groups}
+        chosen = [p for p in _packages() if _belongs(p, environment, platform, wanted)]
         return [_package(entry) for entry in chosen]
     except (KeyError, TypeError, AttributeError) as error:
         raise LockError(f"poetry.lock is damaged: {type(error).__name__} {error}") from None
@@ -33,8 +34,8 @@ def _packages() -> list[dict[str, Any]]:
     return read_toml(ROOT / "poetry.lock").get("package", [])
 
 
-def _belongs(entry: dict[str, Any], environment: str, platform: str) -> bool:
-    groups = {"main", "dev"} & set(entry["groups"])
+def _belongs(entry: dict[str, Any], environment: str, platform: str, wanted: set[str]) -> bool:
+    groups = wanted & set(entry["groups"])
     markers = entry.get("markers", "")
     if isinstance(markers, str):
         markers = dict.fromkeys(groups, markers)

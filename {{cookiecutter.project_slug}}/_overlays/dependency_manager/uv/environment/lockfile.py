@@ -11,14 +11,14 @@ PYTHON_ONLY = True
 """Whether every entry is a Python package, by the name that it has when installed."""
 
 
-def read_lock(environment: str, platform: str) -> list[Package]:
-    """The packages of `environment` on `platform`.
+def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",)) -> list[Package]:
+    """The packages of `environment` on `platform`, with those of the dependency groups.
 
     Raises:
         LockError: the file is missing or damaged.
     """
     try:
-        return _walk(environment, platform)
+        return _walk(environment, platform, groups)
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise LockError(f"uv.lock is damaged: {type(error).__name__} {error}") from None
 
@@ -32,7 +32,7 @@ def _packages() -> list[dict[str, Any]]:
     return read_toml(ROOT / "uv.lock")["package"]
 
 
-def _walk(environment: str, platform: str) -> list[Package]:
+def _walk(environment: str, platform: str, groups: tuple[str, ...]) -> list[Package]:
     name = normal(project()["project"]["name"])
     extras = {f"extra-{len(name)}-{name}-{environment}"}
     packages = _packages()
@@ -40,7 +40,7 @@ def _walk(environment: str, platform: str) -> list[Package]:
     queue = [
         *root.get("dependencies", []),
         *root["optional-dependencies"][environment],
-        *root["dev-dependencies"]["dev"],
+        *(edge for group in groups for edge in root["dev-dependencies"][group]),
     ]
     found: dict[tuple[str, str], dict[str, Any]] = {}
     seen: set[tuple[str, str, str]] = set()

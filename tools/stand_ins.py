@@ -1,0 +1,143 @@
+"""What no registry gives where the tests run: a base image, uv's image, and an index.
+
+Debian is in place of the CUDA and Ubuntu images, uv's wheel in place of its image, this machine's
+Python in place of the build that uv downloads. The Dockerfile is built as it is.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import template_logic as logic
+from tools import demo, engine, pytorch_index
+
+BASE, UV = "repro-template/base:test", "repro-template/uv:test"
+OVERRIDE = """\
+services:
+  trainer: { build: { network: host } }
+  mlflow: { build: { network: host } }
+  jupyter: { build: { network: host } }
+"""
+"""`compose.override.yaml` for an engine whose builds have no network but the host's."""
+
+LIBRARIES = ("libssl3", "libffi8", "libsqlite3-0", "libbz2-1.0", "liblzma5", "libreadline8")
+"""What a Python that was built on Debian wants of it."""
+
+
+@contextmanager
+def ready(folder: Path, stack: str) -> Iterator[dict[str, str]]:
+    """Variables under which `make docker` and `make up` find an engine, images and indexes.
+
+    What was built is removed in the end, where the engine is our own.
+    """
+    torch = logic.stack(stack)["torch"]
+    wheel = pytorch_index.find_wheel(torch)
+    with engine.running(folder) as environ, pytorch_index.serve(wheel, torch) as index:
+        make_base(folder, BASE, environ)
+        make_uv(folder, uv_program(folder), UV, environ)
+        # The tests' own tools come last on the path, after the engine's.
+        path = os.pathsep.join([environ["PATH"], str(Path(sys.executable).parent)])
+        names = ("DOCKER_HOST", "DOCKER_CONFIG")
+        yield {
+            **demo.environment(),
+            **{name: environ[name] for name in names if name in environ},
+            **{"PATH": path, "BASE_IMAGE_CPU": BASE, "BASE_IMAGE_CUDA": BASE, "UV_IMAGE": UV},
+            "PYTHON_VERSION": platform.python_version(),
+            # The public index is stood in for only where its wheel lies here.
+            **({"PYTORCH_INDEX_CPU": index} if wheel else {}),
+        }
+    shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+def uv_program(folder: Path) -> Path:
+    """uv of the version that the template's image is of."""
+    version = re.search(r"/uv:([\d.]+)@", logic.image("uv"))[1]
+    target = folder / f"uv-{version}"
+    if not target.exists():
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = [*download, "--dest", folder / "wheels", f"uv=={version}"]
+        subprocess.run(command, check=True)
+        (wheel,) = (folder / "wheels").glob(f"uv-{version}-*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (n for n in archive.namelist() if n.endswith("scripts/uv"))
+            target.write_bytes(archive.read(name))
+        target.chmod(0o755)
+    return target
+
+
+def make_base(folder: Path, name: str, environ: dict[str, str]) -> None:
+    """A stand-in for the distribution's image, which no registry gives here: Debian, minimal.
+
+    It trusts what this machine trusts, and its uv fetches this machine's Python from a file in it
+    in place of the build that it would download.
+    """
+    archive = folder / "base.tar"
+    if not archive.exists():
+        if not shutil.which("debootstrap"):
+            engine.install("debootstrap")
+        root = folder / "base"
+        shutil.rmtree(root, ignore_errors=True)
+        include = f"--include={','.join(LIBRARIES)}"
+        engine.run(
+            ["debootstrap", "--variant=minbase", include, "bookworm", str(root), engine.MIRROR]
+        )
+        authorities = root / "etc/host-ca/ca.pem"
+        authorities.parent.mkdir()
+        shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)
+        _add_python(root)
+        engine.run(["tar", "-C", str(root), "-cf", f"{archive}.partial", "."])
+        Path(f"{archive}.partial").rename(archive)
+        shutil.rmtree(root)
+    changes = "ENV SSL_CERT_FILE=/etc/host-ca/ca.pem UV_PYTHON_DOWNLOADS_JSON_URL=/srv/python.json"
+    engine.run(["docker", "import", "--change", changes, str(archive), name], environ=environ)
+
+
+def _add_python(root: Path) -> None:
+    """This interpreter as an archive that uv installs, and the list that leads uv to it."""
+    home = Path(sys.base_prefix)
+    if home == Path("/usr"):
+        raise engine.EngineError(
+            "the tests need a Python in a folder of its own, not the distribution's"
+        )
+    library = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}"
+    left_out = (f"{library}/site-packages", f"{library}/test", f"{library}/config-")
+
+    def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        path = member.name.removeprefix("python/")
+        return None if path.startswith(left_out) or "__pycache__" in path else member
+
+    archive = root / "srv/python.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for part in ("bin", "lib", "include"):
+            tar.add(home / part, arcname=f"python/{part}", filter=kept)
+    major, minor, patch = sys.version_info[:3]
+    facts = {
+        **{"name": "cpython", "major": major, "minor": minor, "patch": patch, "prerelease": ""},
+        **{"arch": {"family": platform.machine(), "variant": None}, "os": "linux", "libc": "gnu"},
+        **{"url": "file:///srv/python.tar.gz", "variant": None, "build": "1"},
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+    }
+    key = f"cpython-{platform.python_version()}-linux-{platform.machine()}-gnu"
+    (root / "srv/python.json").write_text(json.dumps({key: facts}))
+    # A shared libpython is looked for where it was built, which is not where uv puts it.
+    for shared in (home / "lib").glob("libpython*.so*"):
+        shutil.copy2(shared, root / "usr/local/lib", follow_symlinks=False)
+    engine.run(["ldconfig", "-r", str(root)])
+
+
+def make_uv(folder: Path, uv: Path, name: str, environ: dict[str, str]) -> None:
+    """A stand-in for uv's image: the program from its wheel."""
+    archive = folder / "uv.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(uv, arcname="uv")
+    engine.run(["docker", "import", str(archive), name], environ=environ)

@@ -1,0 +1,117 @@
+"""What can stop images and services, looked for before, or told by the engine's words after."""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from failure import SetupError, explain
+
+COMPOSE = (2, 20)
+"""The oldest that starts a service whose dependency is not asked for."""
+INSTALL = "https://docs.docker.com/engine/install/"
+REASONS = (
+    (
+        r"could not select device driver|unknown or invalid runtime name: nvidia",
+        "the engine cannot hand on a GPU: install the NVIDIA Container Toolkit and restart the "
+        "engine, or take ACCELERATOR=cpu",
+    ),
+    (
+        r"nvidia-container-cli|libnvidia-ml|unsatisfied condition: cuda",
+        "the NVIDIA driver is missing or too old for this image: see the README's requirements, "
+        "or take ACCELERATOR=cpu",
+    ),
+    (
+        r"port is already allocated|address already in use",
+        "a port is in use; set another MLFLOW_PORT or JUPYTER_PORT in .env",
+    ),
+    (
+        r"(?i)no space left on device",
+        "the disk is full; docker system prune frees what old builds left",
+    ),
+    (
+        r"failed to do request|failed to resolve source metadata|pull access denied",
+        "an image cannot be had from its registry; BASE_IMAGE_CPU, BASE_IMAGE_CUDA and UV_IMAGE "
+        "name others",
+    ),
+)
+"""What engines say, and what it means."""
+
+
+def check_engine(environ: Mapping[str, str]) -> None:
+    """Raise a `SetupError` unless a container engine answers."""
+    if not shutil.which("docker", path=environ.get("PATH")):
+        raise SetupError(f"docker not found: install Docker Engine ({INSTALL})")
+    done = subprocess.run(["docker", "info"], env=environ, capture_output=True, text=True)
+    if done.returncode == 0:
+        return
+    if "permission denied" in done.stderr:
+        raise SetupError("you may not use the container engine: add yourself to the group docker")
+    raise SetupError("no container engine answers; start it: sudo systemctl start docker")
+
+
+def check_compose(environ: Mapping[str, str]) -> None:
+    """Raise a `SetupError` unless there is a compose plugin that is new enough."""
+    command = ["docker", "compose", "version", "--short"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    found = re.search(r"(\d+)\.(\d+)", done.stdout)
+    if done.returncode or not found:
+        raise SetupError(f"docker has no compose plugin: install docker-compose-plugin ({INSTALL})")
+    if tuple(map(int, found.groups())) < COMPOSE:
+        oldest = ".".join(map(str, COMPOSE))
+        raise SetupError(f"docker compose is {found[0]}; this project needs {oldest} or newer")
+
+
+def check_folder(folder: Path, user: int, group: int) -> None:
+    """Make a folder that containers write to; the engine would make it as root.
+
+    Raises:
+        SetupError: it cannot be made, or is not writable by the user in the container.
+    """
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            if os.getuid() == 0:
+                os.chown(folder, user, group)
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be made: {error.strerror}") from None
+    facts = folder.stat()
+    bit = 0o200 if facts.st_uid == user else 0o020 if facts.st_gid == group else 0o002
+    if not facts.st_mode & bit:
+        raise SetupError(
+            f"{folder} is not writable by user {user}, who trains in the container: "
+            f"sudo chown -R {user}:{group} {shlex.quote(str(folder))}"
+        )
+
+
+def check_port(variable: str, port: str, *, ours: bool) -> None:
+    """Raise a `SetupError` unless `port` is free on loopback, or `ours` already."""
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SetupError(f"{variable} must be a port, 1 to 65535, got {port!r}")
+    if ours:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port)))
+        except OSError:
+            raise SetupError(f"port {port} is in use; set another {variable} in .env") from None
+
+
+def why(said: str, compose: list[str], environ: Mapping[str, str]) -> str:
+    """One line for what the engine said; of a service that stopped, what it said itself."""
+    stopped = re.search(r"container \S*?-([a-z]+)-\d+ (?:exited|is unhealthy)", said)
+    if stopped:
+        command = [*compose, "logs", "--no-log-prefix", "--tail", "20", stopped[1]]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
+        return f"{stopped[1]} did not start: {explain(done.stdout)}"
+    for pattern, reason in REASONS:
+        if re.search(pattern, said):
+            return reason
+    # BuildKit puts the step and the time before each line, and ends in lines of its own.
+    lines = [re.sub(r"^#\d+ +[\d.]+ ", "", line) for line in said.splitlines()]
+    return explain("\n".join(x for x in lines if not re.match(r"(#\d+ )?ERROR: |-+$|>>> ", x)))

@@ -1,0 +1,297 @@
+"""A run on an MLflow server: sent from its directory, as often as it takes.
+
+What the server has is asked of the server, and only what it lacks is sent; so it does not matter
+how often a transfer was cut off, or whether this is the first one, a resumed run's or a late one.
+"""
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .compare import compare_runs
+from .config import config_from_dict, flatten
+from .environment import resolve
+from .manifest import MANIFEST, read_manifest
+from .record import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
+
+_log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+RECORD = (MANIFEST, CONFIG, METRICS, STEPS, CURVES)
+"""What is sent of a finished run, beside the model."""
+MODEL = (WEIGHTS, MANIFEST, CONFIG)
+"""What is in the folder `model` there: weights are not handed on without what they are of."""
+RUN_ID = "repro.run_id"
+"""Tag by which a run is found again on the server."""
+LOOK_SECONDS, RETRY_SECONDS = 0.5, 3.0
+MAX_PARAMS, MAX_ROWS = 100, 100
+"""MLflow takes 100 parameters and 1000 metrics a request."""
+
+
+class RemoteRun:
+    """One run directory and its counterpart on the server; every call may be repeated.
+
+    Whatever the client raises goes to the caller.
+    """
+
+    def __init__(self, uri: str, run_dir: Path) -> None:
+        # A dead server must cost seconds, not the minutes of the client's own defaults.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+        # Imported here: it costs a second, which `--help` should not.
+        from mlflow import MlflowClient
+
+        for chatty in ("urllib3", "mlflow"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
+        self._client: Any = MlflowClient(uri)
+        self._run_dir = run_dir
+        self._id = ""
+        self._sent = 0
+        self._times: list[int] = []
+
+    def look(self) -> None:
+        """Note when rows appeared, so that what is sent late keeps its time."""
+        rows = len(read_metrics(self._run_dir / METRICS))
+        if not self._times and rows:  # not seen when they came
+            self._times = [_modified(self._run_dir / METRICS)] * rows
+        self._times += [int(time.time() * 1000)] * (rows - len(self._times))
+
+    def send(self) -> None:
+        """Send what the server lacks: the run itself, parameters, rows, and a finished record."""
+        manifest = read_manifest(self._run_dir)
+        if not self._id:
+            self._open(manifest)
+        self._send_rows()
+        if manifest["results"]["completed"]:
+            self._finish(manifest)
+
+    def end(self, status: str) -> None:
+        """Say how a run ended that did not come to its end: `KILLED` or `FAILED`."""
+        self._client.set_terminated(self._id, status)
+
+    def register(self, name: str) -> str:
+        """Make the run's model a version of the registered model `name`; the version's number."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        for version in versions:
+            if version.run_id == self._id:
+                return version.version
+        source = f"{self._client.get_run(self._id).info.artifact_uri}/model"
+        tags = _facts(read_manifest(self._run_dir))
+        created = self._client.create_model_version(name, source, run_id=self._id, tags=tags)
+        return created.version
+
+    def _open(self, manifest: dict[str, Any]) -> None:
+        """Find the run on the server or begin it, and see what it has."""
+        from mlflow.entities import Param, RunTag
+
+        experiment = self._experiment(manifest["config"]["experiment_name"])
+        ours = f"tags.`{RUN_ID}` = '{manifest['run_id']}'"
+        found = self._client.search_runs([experiment], ours)
+        if found:
+            run = found[0]
+            history = self._client.get_metric_history(run.info.run_id, "train_loss")
+            self._sent = len({metric.step for metric in history})
+        else:
+            tags = {RUN_ID: manifest["run_id"], **_facts(manifest)}
+            if manifest["code"]["commit"]:
+                tags["mlflow.source.git.commit"] = manifest["code"]["commit"]
+            run = self._client.create_run(
+                experiment,
+                start_time=_modified(self._run_dir / CONFIG),
+                run_name=manifest["run_id"],
+                tags=tags,
+            )
+        identity = run.info.run_id
+        params = [
+            Param(key, str(value))
+            for key, value in flatten(manifest["config"]).items()
+            if key not in run.data.params
+        ]
+        for start in range(0, len(params), MAX_PARAMS):
+            self._client.log_batch(identity, params=params[start : start + MAX_PARAMS])
+        facts = [RunTag(key, value) for key, value in _facts(manifest).items()]
+        self._client.log_batch(identity, tags=facts)
+        if run.info.status not in ("RUNNING", "FINISHED"):
+            self._client.update_run(identity, status="RUNNING")  # it was stopped and goes on
+        self._artifact(identity, MANIFEST)
+        self._artifact(identity, CONFIG)
+        self._id = identity
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(name)
+        if found:
+            return found.experiment_id
+        try:
+            return self._client.create_experiment(name)
+        except MlflowException:  # another run was faster
+            return self._client.get_experiment_by_name(name).experiment_id
+
+    def _send_rows(self) -> None:
+        from mlflow.entities import Metric
+
+        self.look()
+        rows = read_metrics(self._run_dir / METRICS)
+        while self._sent < len(rows):
+            end = min(self._sent + MAX_ROWS, len(rows))
+            metrics = [
+                Metric(column, float(rows[i][column]), self._times[i], int(rows[i]["step"]))
+                for i in range(self._sent, end)
+                for column in COLUMNS
+                if column != "step"
+            ]
+            self._client.log_batch(self._id, metrics=metrics)
+            self._sent = end
+
+    def _finish(self, manifest: dict[str, Any]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        run = self._client.get_run(self._id)
+        weights = RunTag("weights_sha256", manifest["results"]["weights_sha256"])
+        if run.info.status == "FINISHED" and run.data.tags.get(weights.key) == weights.value:
+            return
+        ended = _modified(self._run_dir / MANIFEST)
+        results = manifest["results"]
+        metrics = [
+            Metric(name, float("nan") if value is None else value, ended, results["num_steps"])
+            for name, value in results["metrics"].items()
+        ]
+        for name in RECORD:
+            self._artifact(self._id, name)
+        for name in MODEL:
+            self._artifact(self._id, name, "model")
+        self._client.log_batch(self._id, metrics=metrics, tags=[weights])
+        self._client.set_terminated(self._id, "FINISHED", ended)  # last: the mark of a whole one
+
+    def _artifact(self, identity: str, name: str, folder: str | None = None) -> None:
+        if (self._run_dir / name).exists():
+            self._client.log_artifact(identity, str(self._run_dir / name), folder)
+
+
+def track(run_dir: Path, *, register: str = "") -> int:
+    """Send a run to the server, and register its model as `register` if that is given.
+
+    Returns 0, or 1 if the server could not take it.
+
+    Raises:
+        ValueError: no run directory, no server named, or a model that cannot be registered.
+    """
+    manifest = read_manifest(run_dir)
+    uri = _server(manifest)
+    if register:
+        if not manifest["results"]["completed"]:
+            raise ValueError(f"{run_dir} is not complete; finish it with train --resume {run_dir}")
+        compare_runs(run_dir, run_dir)  # its files must be those that the manifest names
+    try:
+        remote = RemoteRun(uri, run_dir)
+        remote.send()
+        version = remote.register(register) if register else ""
+    except Exception as error:  # whatever the network does, and whatever the server says
+        _log.error("error: MLflow at %s failed: %s", _shown(uri), _reason(error))
+        return 1
+    print(f"MLflow at {_shown(uri)} has {run_dir}")
+    if register:
+        print(f"registered: {register}, version {version}, with its {MANIFEST} beside it")
+    return 0
+
+
+def follow(run_dir: Path) -> int:
+    """Send a run while the process that started this one writes it; returns when it has ended.
+
+    A server that does not answer is asked again, up to TRACKING_PATIENCE seconds (default 30) after
+    the run has ended.
+    """
+    parent, stopped = os.getppid(), []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    uri = _server(read_manifest(run_dir))
+    remote = RemoteRun(uri, run_dir)
+    warned, ended = False, 0.0
+    while True:
+        completed = read_manifest(run_dir)["results"]["completed"]
+        gone = bool(stopped) or os.getppid() != parent
+        if (completed or gone) and not ended:
+            ended = time.monotonic()
+        remote.look()
+        try:
+            remote.send()
+            if gone and not completed:
+                remote.end("KILLED" if stopped else "FAILED")
+            if ended:
+                return 0
+        except Exception as error:  # whatever the network does: training goes on
+            if not warned:
+                _log.warning(
+                    "MLflow at %s failed, training goes on and what is missing there is sent "
+                    "again: %s",
+                    *(_shown(uri), _reason(error)),
+                )
+                warned = True
+            if stopped or (ended and time.monotonic() - ended > _patience()):
+                _log.warning(
+                    "MLflow at %s lacks a part of this run; send it when the server is back: "
+                    "python -m %s track %s",
+                    *(_shown(uri), __package__, run_dir),
+                )
+                return 1
+            time.sleep(RETRY_SECONDS)
+        time.sleep(LOOK_SECONDS)
+
+
+def _server(manifest: dict[str, Any]) -> str:
+    _, tracking = resolve(config_from_dict(manifest["config"]), os.environ)
+    # The config of a run may name none: it is sent where the variable says now.
+    uri = tracking.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise ValueError("no MLflow server is named; set MLFLOW_TRACKING_URI")
+    return uri
+
+
+def _facts(manifest: dict[str, Any]) -> dict[str, str]:
+    """What tells two runs apart at a glance, as tags."""
+    facts = {
+        "code.commit": manifest["code"]["commit"],
+        "code.dirty": manifest["code"]["dirty"],
+        "data.sha256": manifest["data"]["sha256"],
+        "environment.lock_sha256": manifest["environment"]["lock_sha256"],
+        "config_sha256": manifest["config_sha256"],
+        "weights_sha256": manifest["results"]["weights_sha256"],
+    }
+    return {key: str(value) for key, value in facts.items() if value is not None}
+
+
+def _patience() -> float:
+    try:
+        return float(os.environ.get("TRACKING_PATIENCE") or 30)
+    except ValueError:
+        return 30.0
+
+
+def _modified(path: Path) -> int:
+    """When a file was changed last, in milliseconds."""
+    return path.stat().st_mtime_ns // 1_000_000
+
+
+def _shown(uri: str) -> str:
+    """The address without a password."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.username else uri
+
+
+def _reason(error: BaseException) -> str:
+    # What the network said lies below what the client made of it, which repeats the address.
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return " ".join(str(error).split())[:200]

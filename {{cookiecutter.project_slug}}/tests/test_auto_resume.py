@@ -1,0 +1,66 @@
+"""`--auto-resume` goes on with what was cut short, and with nothing else."""
+
+import pytest
+from conftest import SMOKE, edit_manifest, run, train
+
+from {{ cookiecutter.__package }}.run import only_writer
+
+
+def again(outputs, *arguments):
+    """What a scheduler or `docker compose up` starts a second time."""
+    environ = {"OUTPUT_DIR": str(outputs)}
+    done = run("train", "--config", SMOKE, "--auto-resume", *arguments, env=environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].removeprefix("run: ")
+
+
+@pytest.fixture
+def cut_short(tmp_path):
+    """A run that ended after step 7."""
+    return train(tmp_path / "outputs" / "first", "--stop-at", 7)
+
+
+def test_a_run_that_was_cut_short_goes_on(cut_short, smoke_run):
+    """In its own directory, and to the same bits."""
+    assert again(cut_short.parent) == str(cut_short)
+    for name in ("steps.jsonl", "metrics.csv", "model.safetensors"):
+        assert (cut_short / name).read_bytes() == (smoke_run / name).read_bytes()
+
+
+def test_a_complete_run_is_left_alone(cut_short):
+    """The next start is a new run."""
+    assert again(cut_short.parent) == str(cut_short)
+    assert again(cut_short.parent) != str(cut_short)
+
+
+def test_the_first_start_is_a_new_run(tmp_path):
+    """An output directory that is not there yet is no error."""
+    assert again(tmp_path / "outputs").startswith(str(tmp_path / "outputs"))
+
+
+def test_another_configuration_is_another_run(cut_short):
+    """One that may differ in what changes no bit, such as the number of workers."""
+    assert again(cut_short.parent, "--seed", "5") != str(cut_short)
+    assert again(cut_short.parent, "data.num_workers=1") == str(cut_short)
+
+
+def test_a_run_of_other_code_is_another_run(cut_short):
+    """It is left as it is."""
+    edit_manifest(cut_short, code={"commit": "0" * 40})
+    before = {path.name: path.read_bytes() for path in cut_short.iterdir() if path.is_file()}
+    assert again(cut_short.parent) != str(cut_short)
+    assert before == {p.name: p.read_bytes() for p in cut_short.iterdir() if p.is_file()}
+
+
+def test_a_run_that_somebody_trains_is_not_taken(cut_short):
+    """Two starts at once are two runs."""
+    with only_writer(cut_short):
+        assert again(cut_short.parent) != str(cut_short)
+
+
+def test_it_finds_the_run_itself(cut_short):
+    """Naming one as well is refused."""
+    for option in ("--resume", "--run-dir"):
+        done = run("train", "--config", SMOKE, "--auto-resume", option, cut_short)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: --auto-resume finds the run itself")
