@@ -173,6 +173,19 @@ def test_inside_and_outside_give_the_same_bits(built, environment, tmp_path):
     assert {c["key"] for c in answer["causes"]} <= {"packages.pip", "platform"}
 
 
+def test_the_image_runs_read_only_as_a_user_whom_it_does_not_know(built, tmp_path):
+    """As clusters run it (Apptainer, a hardened Kubernetes): only the outputs are writable."""
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    os.chown(outputs, 4321, 4321)
+    options = ["run", "--rm", "--read-only", "--tmpfs", "/tmp", "--user", "4321:4321"]
+    options += ["--cap-drop", "ALL", "--volume", f"{outputs}:/app/outputs", built.image]
+    train = ["train.py", "--config", "configs/smoke.yaml", "data.num_workers=2"]
+    docker(*options, *train, environ=built.environ)
+    done = docker(*options, "-m", "boxed", "verify", environ=built.environ)
+    assert done.stdout.splitlines()[-1] == "IDENTICAL"
+
+
 def test_the_image_holds_nothing_that_builds(built):
     """No compiler, no package manager, no repository, no tests of other people's data."""
     names = "gcc cc uv pip git make curl"
@@ -752,6 +765,7 @@ def test_no_layer_holds_a_secret(built, services, tmp_path):
         docker("save", "--output", archive, image, environ=built.environ)
         texts = [history.encode(), facts.encode(), *layer_files(archive)]
         archive.unlink()
+        assert any(b"import" in text for text in texts), "the scan sees no file"
         for secret in secrets:
             assert not any(secret in text for text in texts), f"{image} holds {secret}"
 

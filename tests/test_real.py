@@ -45,6 +45,7 @@ def test_the_baseline_trains_to_its_accuracy_and_verifies(pip_project):
 
 def test_the_starter_notebook_runs(pip_project):
     """Its cells are executed on a real run, without Jupyter: it has no magics."""
+    make(pip_project, "train", "CONFIG=configs/smoke.yaml")
     notebook = json.loads((pip_project / "notebooks" / "explore_run.ipynb").read_text())
     cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     assert all(cell["outputs"] == [] for cell in cells)

@@ -81,7 +81,7 @@ def check_folder(folder: Path, user: int, group: int) -> None:
         raise SetupError(f"{folder} cannot be made: {error.strerror}") from None
     facts = folder.stat()
     bit = 0o200 if facts.st_uid == user else 0o020 if facts.st_gid == group else 0o002
-    if not facts.st_mode & bit:
+    if user and not facts.st_mode & bit:
         raise SetupError(
             f"{folder} is not writable by user {user}, who trains in the container: "
             f"sudo chown -R {user}:{group} {shlex.quote(str(folder))}"

@@ -42,7 +42,6 @@ class RemoteRun:
         # A dead server must cost seconds, not the minutes of the client's own defaults.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
         # Imported here: it costs a second, which `--help` should not.
         from mlflow import MlflowClient
 
