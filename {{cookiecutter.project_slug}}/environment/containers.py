@@ -41,11 +41,14 @@ def main() -> int:
         return 0
     check_compose(environ)
     compose = _compose(accelerator)
+    # Compose reads .env by rules of its own; what stands there is left to it.
+    left = _env_file(ROOT / ".env").keys() - os.environ.keys()
+    theirs = {name: value for name, value in environ.items() if name not in left}
     if action == "down":
-        _run([*compose, "down", *options], environ)
+        _run([*compose, "down", *options], theirs)
         return 0
     _check_services(compose, environ)
-    _run([*compose, "up", "--build", "--detach", "--wait", *options], environ, compose)
+    _run([*compose, "up", "--build", "--detach", "--wait", *options], theirs, compose)
     # Without the last word MLflow's pages open on language models.
     where = "#/experiments?workflowType=machine_learning"
     print(f"MLflow   http://127.0.0.1:{environ['MLFLOW_PORT']}/{where}")
@@ -59,12 +62,18 @@ def _environ(accelerator: str) -> dict[str, str]:
     given = {**_env_file(ROOT / ".env"), **os.environ}
     # Not as root, not even for root: who builds as root trains as the first ordinary user.
     user, group = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
-    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
-    seconds = _git("log", "-1", "--format=%ct") or "0"
+    # A repository that merely has this folder inside knows nothing of it.
+    ours = _git("ls-files", "--error-unmatch", "pyproject.toml")
+    commit = _git("rev-parse", "--verify", "--quiet", "HEAD") if ours else ""
+    dirty = "-dirty" if commit and _git("status", "--porcelain", "--", ".") else ""
+    seconds = given.get("SOURCE_DATE_EPOCH") or (_git("show", "-s", "--format=%ct") if ours else "")
+    if not re.fullmatch(r"\d{0,11}", seconds):
+        raise SetupError(f"SOURCE_DATE_EPOCH must be seconds since 1970, got {seconds!r}")
+    seconds = seconds or "0"
     known = {
         "HOST_UID": str(user),
         "HOST_GID": str(group),
-        "CODE_COMMIT": commit + ("-dirty" if commit and _git("status", "--porcelain") else ""),
+        "CODE_COMMIT": commit + dirty,
         "SOURCE_DATE_EPOCH": seconds,
         "BUILD_DATE": datetime.fromtimestamp(int(seconds), UTC).isoformat(),
         "LOCK_SHA256": _lock_sha256(),
@@ -72,19 +81,23 @@ def _environ(accelerator: str) -> dict[str, str]:
         **FOLDERS,
     }
     environ = {**known, **{name: value for name, value in given.items() if value}}
+    for name in ("HOST_UID", "HOST_GID"):
+        if not environ[name].isdecimal():
+            raise SetupError(f"{name} must be a number, such as {known[name]}: {environ[name]!r}")
     return {**environ, "ACCELERATOR": accelerator}
 
 
 def _env_file(path: Path) -> dict[str, str]:
-    """`NAME=value` lines, read as text and never executed."""
+    """`NAME=value` lines, with quotes and comments taken away, and never executed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f".env cannot be read: {error}") from None
-    lines = re.findall(r"^[ \t]*([A-Za-z_]\w*)=(.*)$", text, re.MULTILINE)
-    return {name: value.strip().strip("'\"") for name, value in lines}
+    quoted = r"'[^'\n]*'|\"[^\"\n]*\""
+    line = rf"^[ \t]*(?:export )?([A-Za-z_]\w*)=[ \t]*({quoted}|.*?)[ \t]*(?:[ \t]#.*)?$"
+    return {name: value.strip("'\"") for name, value in re.findall(line, text, re.MULTILINE)}
 
 
 def _check_services(compose: list[str], environ: dict[str, str]) -> None:
@@ -93,14 +106,40 @@ def _check_services(compose: list[str], environ: dict[str, str]) -> None:
         raise SetupError(".env is missing: cp .env.example .env, then set JUPYTER_TOKEN")
     if not environ.get("JUPYTER_TOKEN"):
         raise SetupError("JUPYTER_TOKEN is empty; set it in .env, Jupyter does not start without")
+    emptied = [name for name, value in _env_file(ROOT / ".env").items() if not value]
+    if images := sorted({*ARGUMENTS[:4]} & {*emptied}):
+        raise SetupError(f"{images[0]} is empty in .env; give it a value, or make it a comment")
+    config = environ.get("CONFIG", "configs/baseline.yaml")
+    if not (ROOT / config).is_file():
+        raise SetupError(f"CONFIG={config} is no file of this project")
+    _check_checkout(environ)
+    user = int(environ["HOST_UID"]), int(environ["HOST_GID"])
     for variable in FOLDERS:
-        folder = ROOT / Path(environ[variable]).expanduser()
-        check_folder(folder, int(environ["HOST_UID"]), int(environ["HOST_GID"]))
+        check_folder(ROOT / Path(environ[variable]).expanduser(), *user)
+    try:
+        check_folder(ROOT / "notebooks", *user)
+    except SetupError as error:
+        print(f"note: Jupyter cannot save: {error}", flush=True)
     for service, (variable, inside) in PORTS.items():
         asked = [*compose, "port", service, inside]
         done = subprocess.run(asked, cwd=ROOT, env=environ, capture_output=True, text=True)
         ours = done.stdout.strip().rpartition(":")[2] == environ[variable]
         check_port(variable, environ[variable], ours=ours)
+
+
+def _check_checkout(environ: dict[str, str]) -> None:
+    """One engine may serve several people: their services have one name, and would be replaced."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    name = environ.get("COMPOSE_PROJECT_NAME") or re.search(r"^name: (\S+)", text, re.MULTILINE)[1]
+    label = "com.docker.compose.project"
+    asked = ["docker", "ps", "--all", "--filter", f"label={label}={name}"]
+    asked += ["--format", f'{{{{.Label "{label}.working_dir"}}}}']
+    done = subprocess.run(asked, env=environ, capture_output=True, text=True)
+    for other in {*done.stdout.split("\n")} - {"", str(ROOT)}:
+        raise SetupError(
+            f"services named {name} belong to {other}; make down there, or set another "
+            "COMPOSE_PROJECT_NAME in .env"
+        )
 
 
 def _build(accelerator: str, environ: dict[str, str]) -> list[str]:
@@ -157,7 +196,7 @@ def _lock_sha256() -> str:
 
 def _git(*arguments: str) -> str:
     """What git says, or nothing where there is none."""
-    command = ["git", "-C", str(ROOT), *arguments]
+    command = ["git", "-C", str(ROOT), "-c", "log.showSignature=false", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from failure import SetupError, explain
+from locked import ROOT
 
 COMPOSE = (2, 20)
 """The oldest that starts a service whose dependency is not asked for."""
@@ -95,11 +96,8 @@ def check_port(variable: str, port: str, *, ours: bool) -> None:
     if ours:
         return
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", int(port)))
-        except OSError:
-            raise SetupError(f"port {port} is in use; set another {variable} in .env") from None
+        if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+            raise SetupError(f"port {port} is in use; set another {variable} in .env")
 
 
 def why(said: str, compose: list[str], environ: Mapping[str, str]) -> str:
@@ -107,7 +105,7 @@ def why(said: str, compose: list[str], environ: Mapping[str, str]) -> str:
     stopped = re.search(r"container \S*?-([a-z]+)-\d+ (?:exited|is unhealthy)", said)
     if stopped:
         command = [*compose, "logs", "--no-log-prefix", "--tail", "20", stopped[1]]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
         return f"{stopped[1]} did not start: {explain(done.stdout)}"
     for pattern, reason in REASONS:
         if re.search(pattern, said):

@@ -24,6 +24,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--notebook", action="store_true")
     options = parser.parse_args()
+    if not here():
+        raise SetupError("this platform is not one that the project is locked for")
     if problems := list(lock_problems(options.environment, here())):
         raise SetupError(f"the lock does not fit this project: {'; '.join(problems)}")
     packages = read_lock(options.environment, here())

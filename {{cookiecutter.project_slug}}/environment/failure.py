@@ -29,7 +29,7 @@ def one_line(main: Callable[[], int]) -> int:
         print(f"error: {error.strerror}: {error.filename or 'writing'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: stopped; the environment that was there before is as it was", file=sys.stderr)
+        print("error: stopped; what was there before is as it was", file=sys.stderr)
         return 130
 
 

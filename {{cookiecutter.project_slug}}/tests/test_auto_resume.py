@@ -52,6 +52,20 @@ def test_a_run_of_other_code_is_another_run(cut_short):
     assert before == {p.name: p.read_bytes() for p in cut_short.iterdir() if p.is_file()}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment": {"lock_sha256": "0" * 64}},
+        {"hardware": {"gpus": ["another GPU"]}},
+        {"data": {"sha256": "0" * 64}},
+    ],
+)
+def test_a_run_of_other_surroundings_is_another_run(cut_short, changes):
+    """Another lock, device or data: the next start is a new run, not an error for ever."""
+    edit_manifest(cut_short, **changes)
+    assert again(cut_short.parent) != str(cut_short)
+
+
 def test_a_run_that_somebody_trains_is_not_taken(cut_short):
     """Two starts at once are two runs."""
     with only_writer(cut_short):

@@ -19,7 +19,7 @@ from {{ cookiecutter.__package }}.mlflow_run import RemoteRun, track
 from {{ cookiecutter.__package }}.record import read_metrics
 
 ADDRESS = "http://tracking.example:5000"
-TAGGED = re.compile(r"tags\.`(.+)` = '(.+)'")
+TAGGED = re.compile(r"tags\.`(.+?)` = '(.+?)'")
 
 
 class Server:
@@ -48,8 +48,10 @@ class Server:
         return name
 
     def search_runs(self, experiments, query):
-        name, value = TAGGED.fullmatch(query).groups()
-        return [r for r in self.runs if r.experiment in experiments and r.data.tags[name] == value]
+        wanted = dict(TAGGED.findall(query)).items()
+        assert len(wanted) == query.count("=") == 2
+        found = [run for run in self.runs if run.experiment in experiments]
+        return [run for run in found if wanted <= run.data.tags.items()]
 
     def create_run(self, experiment, *, start_time, run_name, tags):
         identity = f"{len(self.runs)}"
@@ -174,6 +176,20 @@ def test_what_is_there_is_not_sent_again(server, run_dir):
     assert only.data.metrics == before
 
 
+def test_a_run_of_the_same_name_is_another_run(server, run_dir, tmp_path):
+    """Made of something else, it takes nothing from the first one and gives it nothing."""
+    name = read_manifest(run_dir)["run_id"]
+    other = train(tmp_path / "other" / name, "--seed", 7)
+    assert track(run_dir) == track(other) == 0
+    first, second = server.runs
+    assert first.data.params["seed"] == "0"
+    assert second.data.params["seed"] == "7"
+    for sent, folder in ((first, run_dir), (second, other)):
+        weights = read_manifest(folder)["results"]["weights_sha256"]
+        assert sent.data.tags["weights_sha256"] == weights
+        assert sent.files["model/model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
 def test_rows_that_wait_for_the_server_keep_their_time(server, run_dir, monkeypatch):
     """A row has the time at which it appeared, not that of its transfer."""
     text = (run_dir / "metrics.csv").read_text()
@@ -245,13 +261,35 @@ def test_no_server_named_is_said(run_dir, monkeypatch):
         track(run_dir)
 
 
-def test_a_password_in_the_address_is_not_shown(run_dir, monkeypatch, capfd, caplog):
+@pytest.mark.parametrize(
+    "address", ["http://user:s3cret@127.0.0.1:9", "http://:s3cret@127.0.0.1:9"]
+)
+def test_a_password_in_the_address_is_not_shown(run_dir, monkeypatch, capfd, caplog, address):
     """Neither by us nor in what the network said."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:s3cret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert track(run_dir) == 1
     shown = caplog.text + "".join(capfd.readouterr())
     assert "127.0.0.1:9" in shown
     assert "s3cret" not in shown
+
+
+@pytest.mark.parametrize("address", ["localhost:5000", "sqlite:///mlflow.db", "http://"])
+def test_what_is_no_address_is_refused_before_training(tmp_path, address):
+    """One line, exit code 2, no run directory."""
+    environ = {"MLFLOW_TRACKING_URI": address}
+    done = run("train", "--config", SMOKE, "--run-dir", tmp_path / "run", env=environ)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: MLFLOW_TRACKING_URI must be the address of a server")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_other_process_ends_when_its_trainer_is_not_there(run_dir):
+    """Killed before it was noticed, even: it gives up after its patience."""
+    edit_manifest(run_dir, results={"completed": False})
+    environ = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_PATIENCE": "0"}
+    done = run("track", run_dir, "--follow", 1 << 30, env=environ)
+    assert done.returncode == 1
+    assert "send it when the server is back" in done.stderr
 
 
 def test_a_server_that_never_answers_changes_nothing(smoke_run, tmp_path):

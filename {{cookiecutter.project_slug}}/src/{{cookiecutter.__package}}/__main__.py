@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
     track.add_argument("--register", default="", metavar="NAME", help="register its model so")
     # For the process that a training starts: until that one has ended.
-    track.add_argument("--follow", action="store_true", help=argparse.SUPPRESS)
+    track.add_argument("--follow", type=_whole_number, metavar="PID", help=argparse.SUPPRESS)
     track.set_defaults(run=_track)
 
     machines = commands.add_parser("machines", help="a table of the same run on several machines")
@@ -121,14 +121,17 @@ def _train(options: argparse.Namespace) -> int:
         from .run import find_unfinished
 
         resume = find_unfinished(Path(paths.output_dir), config)
+    how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
     try:
-        result = train_model(
-            config,
-            run_dir=resume or options.run_dir,
-            resume=resume is not None,
-            allow_changes=options.allow_changes,
-            stop_at=options.stop_at,
-        )
+        try:
+            run_dir = resume or options.run_dir
+            result = train_model(config, run_dir=run_dir, resume=resume is not None, **how)
+        except ValueError as error:
+            if not (options.auto_resume and resume):
+                raise
+            # Other data, a damaged checkpoint, another process that was faster.
+            print(f"{resume} cannot go on: {error}; a new run starts", file=sys.stderr)
+            result = train_model(config, **how)
     except Interrupted as stop:
         if stop.exit_code:  # by a signal, not by --stop-at
             print(stop, file=sys.stderr)
@@ -168,7 +171,9 @@ def _track(options: argparse.Namespace) -> int:
     from .mlflow_run import follow, track
 
     run_dir = options.run_dir or _newest_run()
-    return follow(run_dir) if options.follow else track(run_dir, register=options.register)
+    if options.follow is not None:
+        return follow(run_dir, options.follow)
+    return track(run_dir, register=options.register)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -4,19 +4,22 @@ What the server has is asked of the server, and only what it lacks is sent; so i
 how often a transfer was cut off, or whether this is the first one, a resumed run's or a late one.
 """
 
+import hashlib
+import json
 import logging
 import os
+import re
 import signal
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from .compare import compare_runs
 from .config import config_from_dict, flatten
 from .environment import resolve
 from .manifest import MANIFEST, read_manifest
 from .record import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
+from .tracking import FAILED, check_address
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +28,9 @@ RECORD = (MANIFEST, CONFIG, METRICS, STEPS, CURVES)
 """What is sent of a finished run, beside the model."""
 MODEL = (WEIGHTS, MANIFEST, CONFIG)
 """What is in the folder `model` there: weights are not handed on without what they are of."""
-RUN_ID = "repro.run_id"
-"""Tag by which a run is found again on the server."""
+RUN_ID, MADE_OF = "repro.run_id", "repro.made_of"
+"""Tags by which a run is found again on the server: its name, and a digest of what it is made of,
+so that a run of the same name, or one that was resumed with changes, is another one there."""
 LOOK_SECONDS, RETRY_SECONDS = 0.5, 3.0
 MAX_PARAMS, MAX_ROWS = 100, 100
 """MLflow takes 100 parameters and 1000 metrics a request."""
@@ -87,23 +91,26 @@ class RemoteRun:
             if version.run_id == self._id:
                 return version.version
         source = f"{self._client.get_run(self._id).info.artifact_uri}/model"
-        tags = _facts(read_manifest(self._run_dir))
+        manifest = read_manifest(self._run_dir)
+        weights = manifest["results"]["weights_sha256"]
+        tags = {**_facts(manifest), "weights_sha256": weights}
         created = self._client.create_model_version(name, source, run_id=self._id, tags=tags)
         return created.version
 
     def _open(self, manifest: dict[str, Any]) -> None:
         """Find the run on the server or begin it, and see what it has."""
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
         experiment = self._experiment(manifest["config"]["experiment_name"])
-        ours = f"tags.`{RUN_ID}` = '{manifest['run_id']}'"
+        known = {RUN_ID: manifest["run_id"], MADE_OF: _made_of(manifest)}
+        ours = " and ".join(f"tags.`{name}` = '{value}'" for name, value in known.items())
         found = self._client.search_runs([experiment], ours)
         if found:
             run = found[0]
             history = self._client.get_metric_history(run.info.run_id, "train_loss")
             self._sent = len({metric.step for metric in history})
         else:
-            tags = {RUN_ID: manifest["run_id"], **_facts(manifest)}
+            tags = {**known, **_facts(manifest)}
             if manifest["code"]["commit"]:
                 tags["mlflow.source.git.commit"] = manifest["code"]["commit"]
             run = self._client.create_run(
@@ -120,8 +127,6 @@ class RemoteRun:
         ]
         for start in range(0, len(params), MAX_PARAMS):
             self._client.log_batch(identity, params=params[start : start + MAX_PARAMS])
-        facts = [RunTag(key, value) for key, value in _facts(manifest).items()]
-        self._client.log_batch(identity, tags=facts)
         if run.info.status not in ("RUNNING", "FINISHED"):
             self._client.update_run(identity, status="RUNNING")  # it was stopped and goes on
         self._artifact(identity, MANIFEST)
@@ -207,27 +212,28 @@ def track(run_dir: Path, *, register: str = "") -> int:
     return 0
 
 
-def follow(run_dir: Path) -> int:
-    """Send a run while the process that started this one writes it; returns when it has ended.
+def follow(run_dir: Path, trainer: int) -> int:
+    """Send a run while the process `trainer`, our parent, writes it; returns when it has ended.
 
     A server that does not answer is asked again, up to TRACKING_PATIENCE seconds (default 30) after
     the run has ended.
     """
-    parent, stopped = os.getppid(), []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    stopped: list[str] = []
+    signal.signal(FAILED, lambda *_: stopped.append("FAILED"))
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append("KILLED"))
     uri = _server(read_manifest(run_dir))
     remote = RemoteRun(uri, run_dir)
     warned, ended = False, 0.0
     while True:
         completed = read_manifest(run_dir)["results"]["completed"]
-        gone = bool(stopped) or os.getppid() != parent
+        gone = bool(stopped) or os.getppid() != trainer
         if (completed or gone) and not ended:
             ended = time.monotonic()
         remote.look()
         try:
             remote.send()
             if gone and not completed:
-                remote.end("KILLED" if stopped else "FAILED")
+                remote.end(stopped[0] if stopped else "KILLED")
             if ended:
                 return 0
         except Exception as error:  # whatever the network does: training goes on
@@ -255,6 +261,7 @@ def _server(manifest: dict[str, Any]) -> str:
     uri = tracking.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         raise ValueError("no MLflow server is named; set MLFLOW_TRACKING_URI")
+    check_address(uri)
     return uri
 
 
@@ -266,9 +273,14 @@ def _facts(manifest: dict[str, Any]) -> dict[str, str]:
         "data.sha256": manifest["data"]["sha256"],
         "environment.lock_sha256": manifest["environment"]["lock_sha256"],
         "config_sha256": manifest["config_sha256"],
-        "weights_sha256": manifest["results"]["weights_sha256"],
     }
     return {key: str(value) for key, value in facts.items() if value is not None}
+
+
+def _made_of(manifest: dict[str, Any]) -> str:
+    """One digest of configuration, code and data: with them equal, the run is the same one."""
+    parts = [manifest["config_sha256"], manifest["code"], manifest["data"]["sha256"]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _patience() -> float:
@@ -285,8 +297,7 @@ def _modified(path: Path) -> int:
 
 def _shown(uri: str) -> str:
     """The address without a password."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.username else uri
+    return re.sub(r"(?<=://).*@", "", uri)
 
 
 def _reason(error: BaseException) -> str:

@@ -62,7 +62,7 @@ def check_run_dir(run_dir: Path, *, resume: bool) -> None:
 
 def find_unfinished(output_dir: Path, config: Config) -> Path | None:
     """The newest run in `output_dir` that was cut short and that can go on: the same
-    configuration and code, and no process that is training in it."""
+    configuration, code, environment and kind of device, and no process that is training in it."""
     paths = list(output_dir.glob(f"*/{MANIFEST}"))
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         run_dir = path.parent
@@ -80,10 +80,13 @@ def find_unfinished(output_dir: Path, config: Config) -> Path | None:
             "data": manifest["data"],
         }
         changes = _changes(manifest, facts)
+        if any(change.startswith("config ") for change in changes):
+            continue
+        changes += [] if _surroundings(manifest) == _surroundings() else ["environment"]
         if not changes:
             return run_dir
-        if not any(change.startswith("config ") for change in changes):
-            _log.info("%s was cut short, and began with other code: a new run starts", run_dir)
+        what = "in another environment" if changes == ["environment"] else "with other code"
+        _log.info("%s was cut short, and began %s: a new run starts", run_dir, what)
     return None
 
 
@@ -199,6 +202,17 @@ def describe_run(
             "completed": False,
         },
     }
+
+
+def _surroundings(manifest: dict[str, Any] | None = None) -> list[Any]:
+    """What a run goes on with in the same bits: lock, build of torch, GPUs; of now, or as recorded
+    where the run began or was resumed last."""
+    if manifest is None:
+        environment, gpus = describe_environment(find_project_root()), _accelerator()["gpus"]
+    else:
+        last = [manifest, *manifest.get("resumes", [])][-1]
+        environment, gpus = last["environment"], last["hardware"]["gpus"]
+    return [environment["lock_sha256"], environment["packages"].get("torch"), gpus]
 
 
 def start_record(run_dir: Path, manifest: dict[str, Any]) -> None:

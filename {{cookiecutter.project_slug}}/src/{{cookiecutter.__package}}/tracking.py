@@ -4,11 +4,20 @@ The run directory is the buffer: training writes it in any case, waits for no ne
 learns whether a server answers. `mlflow_run.py` is what the other process does.
 """
 
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from .interrupt import Interrupted
+
+_log = logging.getLogger(__name__)
+
+FAILED = getattr(signal, "SIGHUP", signal.SIGTERM)
+"""What tells the other process that the run ended by an error, not by a request."""
 STOP_SECONDS = 15
 """How long a run that was stopped waits for its last rows to be sent."""
 
@@ -34,15 +43,18 @@ class MlflowTracker(NullTracker):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", __package__, "track", str(self._run_dir), "--follow"]
-        self._process = subprocess.Popen(
-            command,
-            # The address may hold a password; other users see a command, not its environment.
-            env={**os.environ, "MLFLOW_TRACKING_URI": self._uri},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the trainer, which then ends this in order
-        )
+        command = [sys.executable, "-m", __package__, "track", str(self._run_dir)]
+        try:
+            self._process = subprocess.Popen(
+                [*command, "--follow", str(os.getpid())],
+                # The address may hold a password; others see a command, not its environment.
+                env={**os.environ, "MLFLOW_TRACKING_URI": self._uri},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the trainer, which then ends this in order
+            )
+        except OSError as error:
+            _log.warning("MLflow is not told, training goes on: %s", error.strerror)
 
     def __exit__(self, kind: type | None, *error: object) -> None:
         if self._process is None:
@@ -50,14 +62,32 @@ class MlflowTracker(NullTracker):
         if kind is None:
             self._process.wait()  # it gives up by itself: TRACKING_PATIENCE
             return
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM if kind is Interrupted else FAILED)
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            _log.warning(
+                "MLflow was not told the end of this run; later: python -m %s track %s",
+                *(__package__, self._run_dir),
+            )
+
+
+def check_address(uri: str) -> None:
+    """Raise a `ValueError` unless `uri` is an address that the light client can talk to."""
+    if not re.match(r"https?://[^/]", uri):
+        raise ValueError(
+            "MLFLOW_TRACKING_URI must be the address of a server, such as http://127.0.0.1:5000"
+        )
 
 
 def build_tracker(uri: str, run_dir: Path) -> NullTracker:
-    """The tracker for the server at `uri`; an empty `uri` means none."""
+    """The tracker for the server at `uri`; an empty `uri` means none.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    if uri:
+        check_address(uri)
     return MlflowTracker(uri, run_dir) if uri else NullTracker()
