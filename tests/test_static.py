@@ -67,6 +67,17 @@ def test_make_reads_every_verb(bake, manager):
     assert explained == {*verbs.split(), *more.split()}
 
 
+def test_the_env_file_chooses_for_every_verb(bake):
+    """ACCELERATOR and CONFIG there are the defaults; the shell and the command line win."""
+    project = bake(project_slug="probe")
+    (project / ".env").write_text("ACCELERATOR=cpu\nCONFIG=configs/smoke.yaml\n")
+    chosen = make(project, "--dry-run", "up", "train").stdout
+    assert "containers.py up cpu" in chosen
+    assert ".envs/cpu/bin/python train.py --config configs/smoke.yaml" in chosen
+    for arguments, env in ((["ACCELERATOR=cuda"], {}), ([], {"ACCELERATOR": "cuda"})):
+        assert "up cuda" in make(project, "--dry-run", "up", *arguments, env=env).stdout
+
+
 @pytest.mark.parametrize("manager", ["uv", "poetry", "conda", "pixi"])
 def test_a_missing_manager_is_named_with_the_way_to_get_it(bake, manager, tmp_path):
     """One line, exit code not zero, nothing made."""
