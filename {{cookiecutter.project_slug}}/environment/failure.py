@@ -18,8 +18,9 @@ class SetupError(Exception):
         self.code = code
 
 
-def one_line(main: Callable[[], int]) -> int:
-    """The exit code of a command; whatever stops it is told in one line on stderr."""
+def one_line(main: Callable[[], int], kept: str = "what was there before") -> int:
+    """The exit code of a command; whatever stops it is told in one line on stderr, and on Ctrl-C
+    what is `kept` as it was."""
     try:
         return main()
     except SetupError as error:
@@ -29,7 +30,7 @@ def one_line(main: Callable[[], int]) -> int:
         print(f"error: {error.strerror}: {error.filename or 'writing'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: stopped; what was there before is as it was", file=sys.stderr)
+        print(f"error: stopped; {kept} is as it was", file=sys.stderr)
         return 130
 
 

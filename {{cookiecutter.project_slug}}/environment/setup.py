@@ -243,4 +243,4 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(one_line(main))
+    sys.exit(one_line(main, "the environment that was there before"))
