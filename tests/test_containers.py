@@ -209,6 +209,7 @@ def test_the_image_says_what_it_is(built, tmp_path):
     assert labels["org.opencontainers.image.created"] == f"{created}+00:00"
     assert facts["Created"].startswith(created)
     assert labels["repro.python"] == platform.python_version()
+    assert labels["repro.stack"] == REAL_STACK
     assert labels["repro.torch"] == logic.stack(REAL_STACK)["torch"]
     outputs = tmp_path / "outputs"
     in_image(built, "train.py", "--config", "configs/smoke.yaml", outputs=outputs)
