@@ -1,17 +1,19 @@
 """The template's logic: total, pure functions over `data/` for prompts, hooks and files.
 
-Everything is read from `data/` at call time, never at import: under `cruft update` one imported
-module renders two versions of the template. Filters never raise; they return a placeholder and
-`problems` refuses it.
+Everything is read from `data/` at call time, never at import, and `needs_cookiecutter_2_2.py` reads
+this file anew: `cruft update` renders two versions of the template in one process. Filters never
+raise; they return a placeholder and `problems` refuses it.
 """
 
 import json
 import keyword
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import cookiecutter
 from cookiecutter.exceptions import FailedHookException
 from jinja2.ext import Extension
 
@@ -31,6 +33,8 @@ class TemplateLogic(Extension):
 
     def __init__(self, environment):
         super().__init__(environment)
+        _require_cookiecutter()
+        _close(environment)
         environment.filters |= {
             "slug": slug,
             "quote": quote,
@@ -42,6 +46,7 @@ class TemplateLogic(Extension):
             "problems": problems,
             "warnings": warnings,
             "next_steps": next_steps,
+            "answers_file": answers_file,
             "lock_is_shipped": lock_is_shipped,
             "stack": stack,
             "manager": manager,
@@ -60,6 +65,27 @@ class TemplateLogic(Extension):
             "conda_torch": conda_torch,
             "pixi_torch": pixi_torch,
         }
+
+
+def _close(environment):
+    """Keep expressions from reaching Python itself: no attribute that begins with `_`.
+
+    Stock cookiecutter renders the answers that it gets without asking (`name=value`, `cruft`), so
+    `{{ cycler.__init__.__globals__ }}` in one would run code. Keys of mappings are what they are.
+    """
+    plain = {"getattr": environment.getattr, "getitem": environment.getitem}
+
+    def guarded(way):
+        def look_up(value, name):
+            if not (isinstance(name, str) and name.startswith("_")):
+                return plain[way](value, name)
+            if isinstance(value, Mapping) and name in value:
+                return value[name]
+            return environment.undefined(obj=value, name=name)
+
+        return look_up
+
+    environment.getattr, environment.getitem = guarded("getattr"), guarded("getitem")
 
 
 # --- text ------------------------------------------------------------------------------------
@@ -387,6 +413,35 @@ def _parsed(path, _mtime_ns, _size):
 # --- decisions -------------------------------------------------------------------------------
 
 
+def _require_cookiecutter():
+    wanted = _data("template")["cookiecutter"]
+    if _numbers(cookiecutter.__version__) < _numbers(wanted):
+        raise FailedHookException(
+            f"error: this is cookiecutter {cookiecutter.__version__}; the template needs {wanted} "
+            "or newer: pip install --upgrade cookiecutter"
+        )
+
+
+def _numbers(version):
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
+
+
+def answers_file(answers):
+    """The project's answers and the template's version, as `--replay-file` takes them.
+
+    Without what this version of the template decides itself (`_extensions` and its like), so that
+    a replay asks the version that it replays on. Derived answers have to be there: cookiecutter
+    derives nothing in a replay.
+    """
+    kept = {
+        name: str(value)
+        for name, value in answers.items()
+        if not name.startswith("_") or name.startswith("__")
+    }
+    template = {key: _data("template")[key] for key in ("name", "version")}
+    return json.dumps({"template": template, "cookiecutter": kept}, indent=2)
+
+
 def checked(answers):
     """Stop here if the answers cannot become a project; else nothing.
 
@@ -423,9 +478,14 @@ def _answer_problems(answers):
     yield from unknown
     yield from _slug_problems(str(answers["project_slug"]))
     yield from _text_problems(answers)
+    yield from _replay_problems(answers)
     if not unknown:
         yield from _row_problems(answers)
         yield from _derived_problems(answers)
+
+
+def _questions():
+    return json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 
 
 def _derived_problems(answers):
@@ -440,10 +500,20 @@ def _derived_problems(answers):
 
 
 def _choice_problems(answers):
-    questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-    for name, allowed in questions.items():
+    for name, allowed in _questions().items():
         if isinstance(allowed, list) and not name.startswith("_") and answers[name] not in allowed:
             yield f"{name} {quote(answers[name])} is unknown; choose one of {', '.join(allowed)}"
+
+
+def _replay_problems(answers):
+    # cookiecutter's own replay files bring the settings of the version that wrote them.
+    here = _questions()["_copy_without_render"]
+    lacking = set(here) - set(answers.get("_copy_without_render", here))
+    if lacking:
+        yield (
+            "this replay file is of another version of the template; take the project's own, "
+            ".template.json"
+        )
 
 
 def _slug_problems(given):
