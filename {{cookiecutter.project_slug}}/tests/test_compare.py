@@ -40,6 +40,7 @@ def test_another_seed_is_named_as_the_cause(smoke_run, tmp_path):
     ("layer", "change"),
     [
         ("code", {"commit": "0" * 40}),
+        ("code", {"template": "0.0.1"}),
         ("config", {"training": {"learning_rate": 9.0}}),
         ("data", {"files": {"digits.csv.gz": "0" * 64}}),
         ("environment", {"packages": {"numpy": "0.1"}}),
@@ -185,3 +186,18 @@ def test_the_first_difference_is_exact():
     assert (found.step, found.quantity) == (2, "loss")
     found = first_divergence(steps(1.0), steps(1.0, 2.0))
     assert (found.step, found.quantity) == (2, "num_steps")
+
+
+def test_a_run_from_before_an_upgrade_is_read_and_the_upgrade_is_named(smoke_run, copy):
+    """Records of schema 2 knew no version of the template; the upgrade comes before its files."""
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["schema"] = 2
+    del manifest["code"]["template"]
+    for name in manifest["code"]["files"]:
+        manifest["code"]["files"][name] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    first, *_ = compare_runs(copy, smoke_run).causes
+    assert (first.layer, first.key, first.a) == ("code", "template", None)
+    told = run("compare", copy, smoke_run).stdout
+    assert "the project was upgraded between them: template one before 0.2.0, then" in told

@@ -296,3 +296,10 @@ def test_the_list_is_printed_for_people_and_for_programs():
     assert [item["item"] for item in found["items"]] == list(ITEMS)
     lines = plain.stdout.splitlines()[:-1]
     assert all(line.startswith(item) for line, item in zip(lines, ITEMS, strict=True))
+
+
+def test_what_is_about_to_be_committed_need_not_be_clean():
+    """`--uncommitted` leaves that one item out; every other one is asked."""
+    found = json.loads(run("doctor", "--json", "--uncommitted").stdout)
+    assert [item["item"] for item in found["items"]] == list(ITEMS)[:-1]
+    assert list(ITEMS)[-1] == "git tree is clean"

@@ -52,6 +52,22 @@ def test_an_ignored_file_is_no_change(checkout):
     assert state(checkout) == before
 
 
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ('{"template": {"version": "9.8.7"}}', "9.8.7"),
+        ('{"template": 1}', None),
+        ("{", None),
+        ("\udcff", None),
+    ],
+)
+def test_the_version_of_the_template_is_part_of_the_code(checkout, text, version):
+    """As `.template.json` names it; a project may have gone its own way without one."""
+    assert describe_code(checkout)["template"] is None
+    (checkout / ".template.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert describe_code(checkout)["template"] == version
+
+
 def test_the_lock_has_a_digest_that_follows_it(checkout):
     """One changed version is another environment; without a lock there is no digest."""
     first = describe_environment(checkout)["lock_sha256"]

@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="check this checkout on this machine")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.add_argument("--uncommitted", action="store_true", help="do not ask for a clean tree")
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -179,7 +180,7 @@ def _track(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from .doctor import doctor
 
-    return doctor(as_json=options.json)
+    return doctor(as_json=options.json, uncommitted=options.uncommitted)
 
 
 def _machines(options: argparse.Namespace) -> int:

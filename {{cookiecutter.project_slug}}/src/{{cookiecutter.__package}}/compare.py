@@ -158,7 +158,9 @@ def causes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Cause]:
         ("determinism", "determinism"),
     ):
         facts_a, facts_b = (_flat(manifest[manifest_key], manifest_key) for manifest in (a, b))
-        for key in sorted(facts_a.keys() | facts_b.keys()):
+        # An upgrade of the template comes before the files that it changed.
+        names = sorted(facts_a.keys() | facts_b.keys(), key=lambda key: (key != "template", key))
+        for key in names:
             # The seed is a layer of its own.
             inert = layer == "config" and (key == "seed" or key.startswith(INERT_KEYS))
             if not inert and facts_a.get(key) != facts_b.get(key):
@@ -206,6 +208,10 @@ def explain(divergence: Divergence | None, found: list[Cause], *, identical: boo
             f"{divergence.a!r} against {divergence.b!r}"
         )
     for cause in found:
+        if (cause.layer, cause.key) == ("code", "template"):
+            before, after = (value or "one before 0.2.0" for value in (cause.a, cause.b))
+            yield f"code: the project was upgraded between them: template {before}, then {after}"
+            continue
         yield f"{cause.layer}: {cause.key} was {cause.a!r}, is {cause.b!r}"
     if not found:
         yield "no recorded fact differs"

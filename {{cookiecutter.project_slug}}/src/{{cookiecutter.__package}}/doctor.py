@@ -12,6 +12,7 @@ from . import inspect_environment, inspect_repository
 from .inspection import CannotTellError
 from .manifest import find_project_root
 
+CLEAN = "git tree is clean"
 HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot tell here"
 
 ITEMS: dict[str, Callable[[Path], str]] = {
@@ -32,7 +33,7 @@ ITEMS: dict[str, Callable[[Path], str]] = {
     "README says what a stranger needs": inspect_repository.readme_sections,
     "README's commands exist": inspect_repository.readme_commands,
     "images are pinned by digest": inspect_repository.images_pinned,
-    "git tree is clean": inspect_repository.git_clean,
+    CLEAN: inspect_repository.git_clean,
 }
 """Each returns what is wrong and what to do about it, or nothing."""
 
@@ -46,9 +47,13 @@ class Finding:
     detail: str = ""
 
 
-def doctor(*, as_json: bool) -> int:
-    """Print every item and its finding; 0 when none fails, else 1."""
-    findings = list(examine(find_project_root()))
+def doctor(*, as_json: bool, uncommitted: bool = False) -> int:
+    """Print every item and its finding; 0 when none fails, else 1.
+
+    What is about to be committed, such as an upgrade, cannot be a clean tree: `uncommitted`.
+    """
+    leave_out = {CLEAN} if uncommitted else set()
+    findings = [f for f in examine(find_project_root()) if f.item not in leave_out]
     failed = sum(finding.status == FAILS for finding in findings)
     if as_json:
         print(json.dumps({"ok": not failed, "items": [asdict(f) for f in findings]}))

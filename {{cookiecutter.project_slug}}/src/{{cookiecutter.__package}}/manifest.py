@@ -18,8 +18,10 @@ from typing import Any
 
 from .environment import read_cpu
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
+ANSWERS = ".template.json"
+"""What the project was generated from: the template's version and the answers."""
 FIELDS: dict[str, tuple[str, ...]] = {
     "schema": (),
     "project": (),
@@ -28,7 +30,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "seed": (),
     "config": ("*",),
     "config_sha256": (),
-    "code": ("commit", "dirty", "diff_sha256", "files"),
+    "code": ("commit", "dirty", "diff_sha256", "files", "template"),
     "data": ("name", "num_samples", "sha256", "files", "splits"),
     "environment": ("python", "platform", "packages", "lock_sha256"),
     "hardware": ("cpu", "isa", "num_cores", "gpus", "driver", "cuda", "cudnn"),
@@ -69,6 +71,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{run_dir} is not a run directory: it has no {MANIFEST}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if isinstance(manifest, dict) and manifest.get("schema") == 2:
+        _from_schema_2(manifest)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
         raise ValueError(f"{path} has schema {found!r}, expected {SCHEMA}")
@@ -87,6 +91,13 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
         project = manifest["project"]
         raise ValueError(f"{run_dir} is a run of project {project!r}, this is {__package__!r}")
     return manifest
+
+
+def _from_schema_2(manifest: dict[str, Any]) -> None:
+    """Runs from before version 0.2.0 of the template did not record it."""
+    manifest["schema"] = SCHEMA
+    if isinstance(manifest.get("code"), dict):
+        manifest["code"].setdefault("template", None)
 
 
 def _check_fields(
@@ -112,13 +123,18 @@ def find_project_root() -> Path:
 
 
 def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any]:
-    """Commit, whether the tree differs from it, a digest of the difference, one of each source.
+    """Commit, whether the tree differs from it, a digest of the difference, one of each source,
+    and the version of the template.
 
     Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`, with `-dirty`
     behind it where the tree had changes. Runs are not code: what lies beside `leave_out`, the run's
     directory, does not count.
     """
-    return {**_describe_commit(root, leave_out), "files": _source_files(root)}
+    return {
+        **_describe_commit(root, leave_out),
+        "files": _source_files(root),
+        "template": _template_version(root),
+    }
 
 
 def _describe_commit(root: Path, leave_out: Path | None) -> dict[str, Any]:
@@ -147,6 +163,13 @@ def _describe_commit(root: Path, leave_out: Path | None) -> dict[str, Any]:
         if path.is_file():
             total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return {"commit": commit, "dirty": True, "diff_sha256": total.hexdigest()}
+
+
+def _template_version(root: Path) -> str | None:
+    try:
+        return str(json.loads((root / ANSWERS).read_text(encoding="utf-8"))["template"]["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # somebody else's project by now
 
 
 def _source_files(root: Path) -> dict[str, str]:
