@@ -64,7 +64,8 @@ def test_make_reads_every_verb(bake, manager):
     explained = {line.split()[0] for line in done.stdout.splitlines()}
     verbs = "setup lock lock-check wheelhouse train verify test expected machines lint check doctor"
     more = "notebook track mlflow sbom audit docker up down upgrade clean help"
-    assert explained == {*verbs.split(), *more.split()}
+    upgrades = "upgrade-abort upgrade-check link"
+    assert explained == {*verbs.split(), *more.split(), *upgrades.split()}
 
 
 def test_the_env_file_chooses_for_every_verb(bake):

@@ -118,6 +118,7 @@ def lock_tools(uv: str) -> None:
     oldest = min(logic._data("packages")["pythons"], key=lambda v: int(v.split(".")[1]))
     titles = {
         "mlflow": "The MLflow server, for `make mlflow`.",
+        "upgrade": "cruft, for `make upgrade`.",
         "audit": "cyclonedx-bom and pip-audit, for `make sbom` and `make audit`.",
     }
     for name, title in titles.items():
@@ -135,7 +136,9 @@ KINDS = {
 
 def _write_names() -> None:
     """What a project must not be named: everything that may be installed beside it."""
-    texts = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "data/locks").rglob("*.txt"))]
+    # What upgrades a project never shares an environment with it.
+    paths = sorted(p for p in (ROOT / "data/locks").rglob("*.txt") if p.name != "upgrade.txt")
+    texts = [path.read_text(encoding="utf-8") for path in paths]
     found = {n for text in texts for n in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}
     names = {name.lower().replace("-", "_").replace(".", "_") for name in found}
     path = ROOT / "data" / "reserved.json"

@@ -1,0 +1,204 @@
+"""What this project was generated from: its answers, and the template's repository.
+
+Standard library and git only; whatever renders is cruft, in an environment of its own.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from failure import SetupError, explain
+from locked import ROOT
+
+ANSWERS = ROOT / ".template.json"
+LINK = ROOT / ".cruft.json"
+CRUFT = ROOT / ".envs" / "tool-upgrade" / "bin" / "python"
+HOSTS = {"gh": "https://github.com/{}.git", "gl": "https://gitlab.com/{}.git"}
+"""cookiecutter's abbreviations, which git does not know."""
+RELEASE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Link:
+    """`.cruft.json`: where the template is, the commit that this project is of, its answers."""
+
+    template: str
+    commit: str
+    answers: dict[str, str]
+
+    @classmethod
+    def read(cls) -> "Link":
+        """Raise a `SetupError` where there is none, or one that cannot be read."""
+        if not LINK.is_file():
+            raise SetupError("this project is not linked to its template: make link TEMPLATE=…")
+        link = read_json(LINK)
+        try:
+            context = link["context"]["cookiecutter"]
+            answers = {k: str(v) for k, v in context.items() if not k.startswith("_")}
+            return cls(str(link["template"]), str(link["commit"]), answers)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SetupError(f"{LINK.name} is damaged, at {error}; restore it from git") from None
+
+
+@dataclass(frozen=True)
+class Template:
+    """A clone of the template's repository."""
+
+    folder: Path
+
+    @classmethod
+    def clone(cls, address: str, folder: Path) -> "Template":
+        """Clone without a work tree."""
+        short, _, rest = address.partition(":")
+        address = HOSTS[short].format(rest) if short in HOSTS else address
+        # No prompt for a password: there may be nobody to type it.
+        environ = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+        command = ["git", "clone", "--quiet", "--no-checkout", "--", address, str(folder)]
+        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+        if done.returncode:
+            reason = explain(re.sub(r"(?m)^fatal: ", "error: ", done.stderr))
+            raise SetupError(f"the template {address} cannot be cloned: {reason}", code=1)
+        return cls(folder)
+
+    def commit(self, reference: str) -> str:
+        """The commit of a tag, a branch or a commit; a `SetupError` if it has none such."""
+        for name in (reference, f"origin/{reference}"):
+            if found := self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
+                return found
+        newest = self.releases()[-1:] or ["none"]
+        raise SetupError(f"the template has no {reference}; its newest release is {newest[0]}")
+
+    def releases(self) -> list[str]:
+        """Its release tags, oldest first."""
+        names = [name for name in self._git("tag").split() if RELEASE.fullmatch(name)]
+        return sorted(names, key=order)
+
+    def target(self, current: str) -> str:
+        """The newest release; `current` where that is in it already; without releases the head."""
+        newest = self.releases()[-1:] or ["HEAD"]
+        commit = self.commit(newest[0])
+        return current if self._holds(current, commit) else newest[0]
+
+    def _holds(self, commit: str, ancestor: str) -> bool:
+        command = ["git", "-C", self.folder, "merge-base", "--is-ancestor", ancestor, commit]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def version(self, commit: str) -> str:
+        """The version of the template at a commit."""
+        for name, pattern in (
+            ("data/template.json", r'"version": "([^"]+)"'),
+            ("pyproject.toml", r'(?m)^version = "([^"]+)"'),
+        ):
+            if match := re.search(pattern, self._git("show", f"{commit}:{name}")):
+                return match[1]
+        return commit[:12]
+
+    def changes(self, before: str, after: str) -> Iterator[str]:
+        """The sections of its changelog that are newer than `before`, up to `after`."""
+        text = self._git("show", f"{after}:CHANGELOG.md")
+        low, high = order(self.version(before)), order(self.version(after))
+        for section in re.split(r"(?m)^(?=## )", text)[1:]:
+            # A version that is not released yet comes to its section before the date does.
+            if low < order(section.split()[1]) <= (*high[:3], 1):
+                yield section.strip()
+
+    def choices(self, commit: str) -> dict[str, list[str]]:
+        """The questions of a version that are menus."""
+        questions = json.loads(self._git("show", f"{commit}:cookiecutter.json") or "{}")
+        return {k: v for k, v in questions.items() if isinstance(v, list) and k[0] != "_"}
+
+    def render(self, commit: str, answers: Mapping[str, str], folder: Path) -> Path:
+        """A fresh project of these answers; its `.cruft.json` is there too."""
+        options = ["--checkout", commit, "--no-input", "--extra-context", json.dumps(answers)]
+        options += ["--output-dir", str(folder)]
+        folder.mkdir()
+        done = run_cruft("create", str(self.folder), *options)
+        made = list(folder.iterdir())
+        if done.returncode or len(made) != 1:
+            version = self.version(commit)
+            raise SetupError(f"template {version} refuses: {complaint(done)}", code=1)
+        return made[0]
+
+    def _git(self, *arguments: str) -> str:
+        command = ["git", "-C", str(self.folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def order(version: str) -> tuple[int, ...]:
+    """A key to sort versions by; one in development comes before its release."""
+    match = RELEASE.match(version)
+    if match is None:
+        return (-1,)
+    return (*map(int, match.groups()), 0 if ".dev" in version else 1)
+
+
+def run_cruft(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run cruft in this project, whatever the user's settings of cookiecutter are."""
+    config = CRUFT.parents[1] / "cookiecutter.yaml"
+    config.write_text(f"cookiecutters_dir: {config.parent}/c\nreplay_dir: {config.parent}/replay\n")
+    environ = {**os.environ, "COOKIECUTTER_CONFIG": str(config), "PYTHONUTF8": "1"}
+    environ["TYPER_STANDARD_TRACEBACK"] = "1"  # one that a line can be read out of
+    # -P: no module of the working directory stands in for one of the template.
+    command = [str(CRUFT), "-P", "-m", "cruft", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """What cruft, or a hook of the template, said last, in one line."""
+    text = re.sub(r"(?m)^[\w.]+(?:Exception|Error): ", "", f"{done.stdout}\n{done.stderr}")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1][:300]
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file of this project, or a `SetupError` in one line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SetupError(f"{path.name} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SetupError(f"{path.name} is not JSON: {error}; restore it from git") from None
+
+
+def link(address: str, reference: str, scratch: Path) -> int:
+    """Write `.cruft.json` for a project that was made without cruft."""
+    if LINK.exists():
+        raise SetupError(f"this project is linked already, to {Link.read().template}")
+    file = read_json(ANSWERS)
+    try:
+        version, answers = file["template"]["version"], file["cookiecutter"]
+        answers = {k: v for k, v in answers.items() if not k.startswith("_")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SetupError(f"{ANSWERS.name} is damaged, at {error}; restore it from git") from None
+    template = Template.clone(address, scratch / "template")
+    if not reference and ".dev" in version:
+        raise SetupError(
+            f"{version} was never released; name its commit: make link TEMPLATE=… TO=…"
+        )
+    commit = template.commit(reference or f"v{version}")
+    made = template.render(commit, answers, scratch / "made")
+    if (made / ANSWERS.name).read_bytes() != ANSWERS.read_bytes():
+        raise SetupError(
+            f"{ANSWERS.name} is of {version}, {reference} of the template makes another "
+            f"({template.version(commit)}); name the version that made this project: TO=…"
+        )
+    text = json.loads((made / LINK.name).read_text(encoding="utf-8"))
+    text["template"] = text["context"]["cookiecutter"]["_template"] = address
+    (made / LINK.name).write_text(json.dumps(text, indent=2, ensure_ascii=False) + "\n")
+    shutil.copy(made / LINK.name, LINK)
+    files = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+    same = sum(
+        (ROOT / f).is_file() and (ROOT / f).read_bytes() == (made / f).read_bytes() for f in files
+    )
+    print(f"linked to {address} at {version}: {same} of {len(files)} files are as it made them")
+    print(f"commit it: git add {LINK.name} && git commit -m 'Link to the template'")
+    return 0
