@@ -7,7 +7,7 @@ TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-containers test-slow lint bench expected matrix environments menu locks clean
+.PHONY: help demo test test-fast test-containers test-slow lint bench expected matrix environments menu locks release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ menu: $(TOOLS) ## write the menu and the README's table from data/
 
 locks: $(TOOLS) ## resolve the shipped locks anew, from PyPI's metadata
 	$(PY) tools/locks.py $(VENV)/bin/uv
+
+release: lint ## release VERSION: changelog, commit, tag, and open the next one
+	$(PY) tools/release.py $(VERSION)
 
 $(TOOLS): requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)

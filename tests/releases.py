@@ -1,0 +1,120 @@
+"""A repository of the template with every release, the tree as it is now, and a made-up next one.
+
+What is not committed here counts: it is what the tests are about.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+
+NOW, NEXT = "v98.0.0", "v99.0.0"
+RELEASE = re.compile(r"Release (\d+\.\d+\.\d+)")
+# -P: the working directory is a template too, and not the one that is meant.
+CRUFT = [sys.executable, "-P", "-m", "cruft"]
+WHO = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git; its failure fails the test."""
+    command = ["git", "-C", str(folder), *WHO, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def released() -> list[str]:
+    """The tags of all releases: a release is a commit that says so, with or without its tag."""
+    subjects = git(ROOT, "log", "--format=%s").splitlines()
+    return [f"v{match[1]}" for subject in subjects if (match := RELEASE.fullmatch(subject))][::-1]
+
+
+def build(folder: Path) -> Path:
+    """Clone the template into `folder` and add the two versions that are not released."""
+    git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(folder))
+    lines = git(folder, "log", "--format=%H %s").splitlines()
+    for line in lines:
+        commit, _, subject = line.partition(" ")
+        if match := RELEASE.fullmatch(subject):
+            git(folder, "tag", "--force", f"v{match[1]}", commit)
+    for name in git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        target = folder / name
+        if (ROOT / name).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+        elif target.exists():
+            target.unlink()
+    release(folder, NOW, "Everything as it is now.")
+    change(folder)
+    release(folder, NEXT, "Everything that can change did.")
+    return folder
+
+
+def release(folder: Path, tag: str, note: str) -> None:
+    """Commit and tag a version, with its section of the changelog."""
+    path = folder / "data" / "template.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "version": tag[1:]}, indent=2))
+    edit(folder / "CHANGELOG.md", r"(?=^## )", f"## {tag[1:]} (2030-01-01)\n\n- {note}\n\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", f"Version {tag}")
+    git(folder, "tag", tag)
+
+
+def change(folder: Path) -> None:
+    """A release that renames, removes, adds and edits files, and renders by new functions."""
+    project = folder / "{{cookiecutter.project_slug}}"
+    git(folder, "mv", str(project / "docs/containers.md"), str(project / "docs/images.md"))
+    edit(project / "docs/images.md", r"\A", "<!-- renamed -->\n")
+    (project / ".editorconfig").unlink()
+    (project / "docs" / "new.md").write_text("# {{ novelty() }}\n")
+    edit(project / "Makefile", r"\A", "# The verbs, in a newer version.\n")
+    package = project / "src" / "{{cookiecutter.__package}}"
+    edit(package / "model.py", r'\A"""', '"""Newer: ')
+    edit(project / "README.md", r"^## What is where$", "## What is where, newly")
+    edit(project / "notebooks" / "explore_run.ipynb", r"Loads the", "Newly loads the")
+    # The functions of the new version, not of the one that was imported first.
+    logic = folder / "template_logic.py"
+    edit(logic, r'"problems": problems,', '"problems": problems,\n            "novelty": novelty,')
+    logic.write_text(f'{logic.read_text()}\n\ndef novelty():\n    """It."""\n    return "New"\n')
+
+
+def edit(path: Path, pattern: str, replacement: str) -> None:
+    """Replace the first match; there must be one."""
+    text, count = re.subn(pattern, replacement, path.read_text(), count=1, flags=re.MULTILINE)
+    assert count == 1, (path, pattern)
+    path.write_text(text)
+
+
+def create(template: Path, tag: str, folder: Path, **answers: str) -> Path:
+    """A fresh project of a version, by cruft."""
+    command = [*CRUFT, "create", str(template), "--checkout", tag, "--no-input"]
+    command += ["--extra-context", json.dumps(answers), "--output-dir", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = (path for path in folder.iterdir() if path.name == answers["project_slug"])
+    return made
+
+
+def commit(project: Path, message: str = "first") -> None:
+    """Put all of a project under version control."""
+    if not (project / ".git").exists():
+        git(project, "init", "--quiet", "--initial-branch", "main")
+        git(project, "config", "user.name", "t")
+        git(project, "config", "user.email", "t@example.org")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", message)
+
+
+def tree(project: Path, *, without: tuple[str, ...] = (".cruft.json",)) -> dict[str, tuple]:
+    """Mode and content of every file that is not ignored for being an environment."""
+    files = {}
+    for path in sorted(project.rglob("*")):
+        name = path.relative_to(project).as_posix()
+        if path.is_file() and not name.startswith((".git/", ".envs/")) and name not in without:
+            files[name] = (path.stat().st_mode & 0o111, path.read_bytes())
+    return files

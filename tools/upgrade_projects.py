@@ -1,0 +1,72 @@
+"""Upgrade many projects of this template, each on a branch of its own.
+
+python tools/upgrade_projects.py [--to REF] [--no-check] [--python PYTHON] PROJECT …
+
+In each project: `make upgrade` on the branch `upgrade-<version>`, and a commit if all went well.
+Where something has to be decided by a person, the project is put back as it was, on the branch that
+it was on. A line a project at the end; exit code 1 if one of them is not upgraded.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Upgrade all and report."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("projects", nargs="+", type=Path, metavar="PROJECT")
+    parser.add_argument("--to", default="", help="a release, a branch or a commit of the template")
+    parser.add_argument("--no-check", action="store_true", help="leave make check to CI")
+    parser.add_argument("--python", default="", help="the interpreter, where it is another one")
+    options = parser.parse_args()
+    variables = [f"TO={options.to}"] if options.to else []
+    variables += ["CHECK=no"] if options.no_check else []
+    variables += [f"PYTHON={options.python}"] if options.python else []
+    results = {}
+    for project in options.projects:
+        print(f"== {project}", flush=True)
+        results[project] = upgrade(project, variables)
+    print()
+    for project, (_, told) in results.items():
+        print(f"{project.name:<20} {told}")
+    return 0 if all(well for well, _ in results.values()) else 1
+
+
+def upgrade(project: Path, variables: list[str]) -> tuple[bool, str]:
+    """Upgrade one project; whether it is up to date now, and what to say of it."""
+    done = subprocess.run(
+        ["make", "upgrade", *variables], cwd=project, stderr=subprocess.PIPE, text=True
+    )
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        reasons = re.findall(r"^error: (.*)$", done.stderr, re.MULTILINE) or ["make upgrade failed"]
+        # Refused on a tree with changes, there is nothing to take back.
+        if "repro-upgrade.json" in {p.name for p in git_folder(project).iterdir()}:
+            subprocess.run(["make", "upgrade-abort", *variables], cwd=project, check=True)
+        return False, "; ".join(reasons)
+    if not git(project, "status", "--porcelain"):
+        return True, "up to date"
+    version = json.loads((project / ".template.json").read_text())["template"]["version"]
+    branch = f"upgrade-{version}"
+    git(project, "switch", "--quiet", "--create", branch)
+    git(project, "commit", "--quiet", "--message", f"Upgrade to template {version}")
+    return True, f"upgraded to {version} on {branch}"
+
+
+def git_folder(project: Path) -> Path:
+    """The repository's own folder, also of a work tree."""
+    return Path(project, git(project, "rev-parse", "--git-dir"))
+
+
+def git(project: Path, *arguments: str) -> str:
+    """The output of git in a project; its failure stops the script."""
+    command = ["git", "-C", str(project), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
