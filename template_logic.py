@@ -22,6 +22,7 @@ LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
 LOCKED_NAME = "locked-project"
 """The name of the project that shipped locks were made for."""
 PACKAGE = "[[package]]\n"
+PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 PYTORCH_PLATFORMS = {
     "linux_x86_64": "sys_platform == 'linux' and platform_machine == 'x86_64'",
     "linux_aarch64": "sys_platform == 'linux' and platform_machine == 'aarch64'",
@@ -68,10 +69,11 @@ class TemplateLogic(Extension):
 
 
 def _close(environment):
-    """Keep expressions from reaching Python itself: no attribute that begins with `_`.
+    """Keep expressions in answers from reaching Python, and their failures to one line.
 
-    Stock cookiecutter renders the answers that it gets without asking (`name=value`, `cruft`), so
-    `{{ cycler.__init__.__globals__ }}` in one would run code. Keys of mappings are what they are.
+    Stock cookiecutter renders the answers that it gets without asking (`name=value`, `cruft`):
+    `{{ cycler.__init__.__globals__ }}` in one would run code. So no attribute that begins with `_`
+    is looked up; keys of mappings are what they are.
     """
     plain = {"getattr": environment.getattr, "getitem": environment.getitem}
 
@@ -86,6 +88,41 @@ def _close(environment):
         return look_up
 
     environment.getattr, environment.getitem = guarded("getattr"), guarded("getitem")
+    environment.from_string = _explained(environment.from_string)
+
+
+def _explained(from_string):
+    """Jinja's `from_string`, whose failures cookiecutter prints as one line without a traceback."""
+
+    def refusal(source, error):
+        reason = one_line(error)[:200]
+        return FailedHookException(
+            f"error: {quote(str(source)[:60])} is read as a Jinja template and is none ({reason}); "
+            "write {{ '{{' }} for two braces"
+        )
+
+    def explained(source, *arguments, **options):
+        try:
+            template = from_string(source, *arguments, **options)
+        except Exception as error:
+            raise refusal(source, error) from None
+        plain = template.render
+
+        def render(*arguments, **context):
+            if source == PROJECT_FOLDER:
+                # The last moment before a folder is made; a replay comes by no other.
+                _refuse(problems(context["cookiecutter"]))
+            try:
+                return plain(*arguments, **context)
+            except FailedHookException:
+                raise
+            except Exception as error:
+                raise refusal(source, error) from None
+
+        template.render = render
+        return template
+
+    return explained
 
 
 # --- text ------------------------------------------------------------------------------------
@@ -446,23 +483,26 @@ def checked(answers):
     """Stop here if the answers cannot become a project; else nothing.
 
     Rendered with the last question, before cookiecutter makes a folder (a slug such as `a/b` would
-    be one already). This exception is the one that it prints as lines without a traceback. A
-    replay derives nothing anew: there the pre-generation hook refuses.
+    be one already). This exception is the one that it prints as lines without a traceback.
     """
-    found = [*_answer_problems(answers)]
+    _refuse([*_answer_problems(answers)])
+    return ""
+
+
+def _refuse(found):
     if found:
         raise FailedHookException("\n".join(f"error: {problem}" for problem in found))
-    return ""
 
 
 def problems(answers):
     """One line for each reason to refuse these answers; empty when they are fine."""
-    return [*_answer_problems(answers), *([] if "_commit" in answers else _retired(answers))]
+    found = [*_answer_problems(answers)]
+    return found if found or "_commit" in answers else _retired(answers)
 
 
 def warnings(answers):
     """What is refused for a new project and only mentioned when an old one is updated."""
-    return _retired(answers) if "_commit" in answers else []
+    return _retired(answers) if "_commit" in answers and not problems(answers) else []
 
 
 def next_steps(answers):

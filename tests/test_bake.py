@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CHOICES, HOSTILE, QUESTIONS, ROOT
+from conftest import CHOICES, HOSTILE, QUESTIONS, ROOT, THIS_PYTHON
 from packaging.markers import Marker
 
 import template_logic as logic
@@ -116,11 +116,17 @@ def test_the_pins_of_a_stack_reach_every_file_that_needs_them(bake, stack):
             assert index == {"name": index["name"], "url": facts["index"], "explicit": True}
 
 
-@pytest.mark.parametrize("slug", ["zq", LONG_SLUG])
-@pytest.mark.parametrize("manager", CHOICES["dependency_manager"])
-def test_ruff_finds_nothing_and_formats_nothing(bake, slug, manager):
-    """With a short and a long package name, and no repair before the check."""
-    project = bake(project_slug=slug, dependency_manager=manager, **HOSTILE)
+@pytest.mark.parametrize(
+    ("slug", "manager", "python"),
+    [
+        *((s, m, THIS_PYTHON) for s in ("zq", LONG_SLUG) for m in CHOICES["dependency_manager"]),
+        *(("zq", "pip", python) for python in CHOICES["python_version"] if python != THIS_PYTHON),
+    ],
+)
+def test_ruff_finds_nothing_and_formats_nothing(bake, slug, manager, python):
+    """With a short and a long package name, for each Python (its rules follow it), as it is."""
+    answers = {"dependency_manager": manager, "python_version": python, **HOSTILE}
+    project = bake(project_slug=slug, **answers)
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "."],

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from failure import SetupError
 from locked import ROOT
@@ -40,7 +41,7 @@ class Merge:
     state: str = BEGUN
 
     @classmethod
-    def pending(cls, *, or_refuse: bool = False) -> "Merge | None":
+    def pending(cls, *, or_refuse: bool = False) -> Self | None:
         """The upgrade that waits in this tree, if there is one.
 
         Raises:
@@ -66,7 +67,7 @@ class Merge:
         return merge if merge is None or or_refuse or merge.state != DONE else _refuse_second(merge)
 
     @classmethod
-    def begin(cls, old: Path, new: Path, version: str) -> "Merge":
+    def begin(cls, old: Path, new: Path, version: str) -> Self:
         """Note the state of a clean tree before anything of it changes."""
         files = sorted((names(old) | names(new)) - {LINK.name})
         unedited = [name for name in files if _same(ROOT / name, old / name)]

@@ -7,6 +7,7 @@ CONDA_CHANNEL one of conda-forge. Whatever the source, each file is held against
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from failure import SetupError
 from locked import PYPI, Package, here, requirements
@@ -23,7 +24,7 @@ class Sources:
     wheelhouse: Path | None = None
 
     @classmethod
-    def from_environment(cls, wheelhouse: Path | None = None) -> "Sources":
+    def from_environment(cls, wheelhouse: Path | None = None) -> Self:
         """As the variables say; ACCELERATOR chooses among the PyTorch indexes."""
         accelerator = os.environ.get("ACCELERATOR", "cpu").upper()
         if wheelhouse is not None and not wheelhouse.is_dir():

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from failure import SetupError, explain
 from locked import ROOT
@@ -32,7 +33,7 @@ class Link:
     answers: dict[str, str]
 
     @classmethod
-    def read(cls) -> "Link":
+    def read(cls) -> Self:
         """Raise a `SetupError` where there is none, or one that cannot be read."""
         if not LINK.is_file():
             raise SetupError("this project is not linked to its template: make link TEMPLATE=…")
@@ -52,7 +53,7 @@ class Template:
     folder: Path
 
     @classmethod
-    def clone(cls, address: str, folder: Path) -> "Template":
+    def clone(cls, address: str, folder: Path) -> Self:
         """Clone without a work tree."""
         short, _, rest = address.partition(":")
         address = HOSTS[short].format(rest) if short in HOSTS else address

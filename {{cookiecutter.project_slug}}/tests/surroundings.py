@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, Self
 
 PACKAGE = "{{ cookiecutter.__package }}"
 NOISY = (
@@ -59,13 +59,13 @@ def listings(order: str) -> None:
             with scan_directory(path) as found:
                 self.entries: Iterator = iter(ordered(list(found), lambda entry: entry.name))
 
-        def __iter__(self) -> "Scan":
+        def __iter__(self) -> Self:
             return self
 
         def __next__(self) -> Any:
             return next(self.entries)
 
-        def __enter__(self) -> "Scan":
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *exception: object) -> None:

@@ -4,6 +4,7 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 """128 plus the signal's number, as a shell reports it."""
@@ -29,7 +30,7 @@ class StopRequest:
         """Whether a signal has come."""
         return self.signal_number is not None
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> Self:
         # Python delivers signals to the main thread only; in another the caller decides.
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:

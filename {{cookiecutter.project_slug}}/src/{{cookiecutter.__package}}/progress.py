@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Self
 
 from tqdm.auto import tqdm
 
@@ -32,7 +33,7 @@ class Progress:
         else:
             _log.info(text)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 STEPS = "steps.jsonl"
 METRICS = "metrics.csv"
@@ -74,7 +74,7 @@ class Recorder:
             os.fsync(file.fileno())
         return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

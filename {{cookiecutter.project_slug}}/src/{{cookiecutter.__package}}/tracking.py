@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 from .interrupt import Interrupted
 
@@ -28,7 +29,7 @@ class NullTracker:
     def start(self) -> None:
         """The run's record is there."""
 
-    def __enter__(self) -> "NullTracker":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, *error: object) -> None:
