@@ -28,19 +28,24 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(error)
         return BAD_INPUT
     except OSError as error:
         # A full disk or a missing permission: a failed training, a comparison that cannot be made.
-        print(f"error: {error}", file=sys.stderr)
+        _tell(error)
         return FAILURE if options.run is _train else BAD_INPUT
     except Exception as error:
         if options.run is _train:
             raise  # a bug in code that the user may be writing: the traceback is what they need
         # A record can be damaged in more ways than are foreseen; 1 would mean that runs differ.
-        reason = " ".join(str(error).split())[:200]
-        print(f"error: a record is damaged: {type(error).__name__}: {reason}", file=sys.stderr)
+        _tell(f"a record is damaged: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return BAD_INPUT
+
+
+def _tell(error: object) -> None:
+    """One line, whatever somebody's file name or key holds: no line break, no terminal code."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+    print(f"error: {''.join(shown)}", file=sys.stderr)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -178,16 +178,17 @@ def load_config(
     Raises:
         ValueError: the file is not readable YAML, or a key or value is refused.
     """
-    if Path(path).exists() and not Path(path).is_file():
-        # The program may start itself again, and a pipe cannot be read twice.
-        raise ValueError(f"cannot read config {path}: not a regular file")
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            # The program may start itself again, and a pipe cannot be read twice.
+            raise ValueError(f"cannot read config {path}: not a regular file")
         text = Path(path).read_text(encoding="utf-8")
-        tree = parse_yaml(text)
     except OSError as error:
         raise ValueError(f"cannot read config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"config {path} is not UTF-8 text") from None
+    try:
+        tree = parse_yaml(text)
     except ValueError as error:
         raise ValueError(f"config {path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
@@ -301,7 +302,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     try:
         node[key] = parse_yaml(text) if text else ""
     except ValueError as error:
-        raise ValueError(f"{dotted}: {text[:60]!r} is not a YAML value: {error}") from None
+        raise ValueError(f"{dotted!r}: {text[:60]!r} is not a YAML value: {error}") from None
 
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

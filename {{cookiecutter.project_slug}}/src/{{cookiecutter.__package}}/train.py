@@ -70,7 +70,8 @@ def train_model(
     paths, tracking = resolve(config, os.environ)
     run_dir = Path(run_dir or Path(paths.output_dir) / new_run_id(config))
     check_run_dir(run_dir, resume=resume)
-    with only_writer(run_dir), build_tracker(tracking.mlflow_uri, run_dir) as tracker:
+    tracker = build_tracker(tracking.mlflow_uri, run_dir)
+    with only_writer(run_dir), tracker:
         return _train(config, paths, tracker, run_dir, resume, allow_changes, stop_at)
 
 
