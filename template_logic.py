@@ -9,11 +9,9 @@ import json
 import keyword
 import re
 import unicodedata
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import cookiecutter
 from cookiecutter.exceptions import FailedHookException
 from jinja2.ext import Extension
 
@@ -22,7 +20,6 @@ LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
 LOCKED_NAME = "locked-project"
 """The name of the project that shipped locks were made for."""
 PACKAGE = "[[package]]\n"
-PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 PYTORCH_PLATFORMS = {
     "linux_x86_64": "sys_platform == 'linux' and platform_machine == 'x86_64'",
     "linux_aarch64": "sys_platform == 'linux' and platform_machine == 'aarch64'",
@@ -30,99 +27,45 @@ PYTORCH_PLATFORMS = {
 
 
 class TemplateLogic(Extension):
-    """Makes the functions below known to Jinja."""
+    """For cookiecutter's own replay files of 0.1.0, which name this class."""
 
     def __init__(self, environment):
         super().__init__(environment)
-        _require_cookiecutter()
-        _close(environment)
-        environment.filters |= {
-            "slug": slug,
-            "quote": quote,
-            "one_line": one_line,
-            "image_name": image_name,
-        }
-        environment.globals |= {
-            "checked": checked,
-            "problems": problems,
-            "warnings": warnings,
-            "next_steps": next_steps,
-            "answers_file": answers_file,
-            "lock_is_shipped": lock_is_shipped,
-            "stack": stack,
-            "manager": manager,
-            "spdx": spdx,
-            "pins": pins,
-            "tool": tool,
-            "image": image,
-            "cutoff": cutoff,
-            "lock": lock,
-            "tool_lock": tool_lock,
-            "python": python,
-            "locked_environments": locked_environments,
-            "torch_marker": torch_marker,
-            "conda_name": conda_name,
-            "conda_index": conda_index,
-            "conda_torch": conda_torch,
-            "pixi_torch": pixi_torch,
-        }
+        install(environment)
 
 
-def _close(environment):
-    """Keep expressions in answers from reaching Python, and their failures to one line.
-
-    Stock cookiecutter renders the answers that it gets without asking (`name=value`, `cruft`):
-    `{{ cycler.__init__.__globals__ }}` in one would run code. So no attribute that begins with `_`
-    is looked up; keys of mappings are what they are.
-    """
-    plain = {"getattr": environment.getattr, "getitem": environment.getitem}
-
-    def guarded(way):
-        def look_up(value, name):
-            if not (isinstance(name, str) and name.startswith("_")):
-                return plain[way](value, name)
-            if isinstance(value, Mapping) and name in value:
-                return value[name]
-            return environment.undefined(obj=value, name=name)
-
-        return look_up
-
-    environment.getattr, environment.getitem = guarded("getattr"), guarded("getitem")
-    environment.from_string = _explained(environment.from_string)
-
-
-def _explained(from_string):
-    """Jinja's `from_string`, whose failures cookiecutter prints as one line without a traceback."""
-
-    def refusal(source, error):
-        reason = one_line(error)[:200]
-        return FailedHookException(
-            f"error: {quote(str(source)[:60])} is read as a Jinja template and is none ({reason}); "
-            "write {{ '{{' }} for two braces"
-        )
-
-    def explained(source, *arguments, **options):
-        try:
-            template = from_string(source, *arguments, **options)
-        except Exception as error:
-            raise refusal(source, error) from None
-        plain = template.render
-
-        def render(*arguments, **context):
-            if source == PROJECT_FOLDER:
-                # The last moment before a folder is made; a replay comes by no other.
-                _refuse(problems(context["cookiecutter"]))
-            try:
-                return plain(*arguments, **context)
-            except FailedHookException:
-                raise
-            except Exception as error:
-                raise refusal(source, error) from None
-
-        template.render = render
-        return template
-
-    return explained
+def install(environment):
+    """Make the functions below known to Jinja."""
+    environment.filters |= {
+        "slug": slug,
+        "quote": quote,
+        "one_line": one_line,
+        "image_name": image_name,
+    }
+    environment.globals |= {
+        "checked": checked,
+        "problems": problems,
+        "warnings": warnings,
+        "next_steps": next_steps,
+        "answers_file": answers_file,
+        "lock_is_shipped": lock_is_shipped,
+        "stack": stack,
+        "manager": manager,
+        "spdx": spdx,
+        "pins": pins,
+        "tool": tool,
+        "image": image,
+        "cutoff": cutoff,
+        "lock": lock,
+        "tool_lock": tool_lock,
+        "python": python,
+        "locked_environments": locked_environments,
+        "torch_marker": torch_marker,
+        "conda_name": conda_name,
+        "conda_index": conda_index,
+        "conda_torch": conda_torch,
+        "pixi_torch": pixi_torch,
+    }
 
 
 # --- text ------------------------------------------------------------------------------------
@@ -450,19 +393,6 @@ def _parsed(path, _mtime_ns, _size):
 # --- decisions -------------------------------------------------------------------------------
 
 
-def _require_cookiecutter():
-    wanted = _data("template")["cookiecutter"]
-    if _numbers(cookiecutter.__version__) < _numbers(wanted):
-        raise FailedHookException(
-            f"error: this is cookiecutter {cookiecutter.__version__}; the template needs {wanted} "
-            "or newer: pip install --upgrade cookiecutter"
-        )
-
-
-def _numbers(version):
-    return [int(part) for part in re.findall(r"\d+", version)[:3]]
-
-
 def answers_file(answers):
     """The project's answers and the template's version, as `--replay-file` takes them.
 
@@ -549,7 +479,7 @@ def _replay_problems(answers):
     # cookiecutter's own replay files bring the settings of the version that wrote them.
     here = _questions()["_copy_without_render"]
     lacking = set(here) - set(answers.get("_copy_without_render", here))
-    if lacking:
+    if lacking and "_skip_if_file_exists" not in answers:  # template_guard.py names files instead
         yield (
             "this replay file is of another version of the template; take the project's own, "
             ".template.json"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 
@@ -9,13 +10,15 @@ def apply_overlays(project: Path, answers: dict) -> None:
     """Copy `_overlays/<option>/<answer>/` onto the project, then drop `_overlays/`.
 
     An overlay's file that rendered to nothing does not belong to these answers: it is left out.
+    So is one that is there already, if cookiecutter was told to skip those.
     """
     overlays = project / "_overlays"
     for option in sorted(overlays.iterdir()):
         chosen = option / str(answers[option.name])
         for source in sorted(path for path in chosen.rglob("*") if path.is_file()):
-            if source.read_bytes().strip():
-                target = project / source.relative_to(chosen)
+            target = project / source.relative_to(chosen)
+            kept = answers.get("_skip_if_file_exists") and target.exists()
+            if source.read_bytes().strip() and not kept:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
     shutil.rmtree(overlays)
@@ -30,4 +33,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(f"error: {error.strerror}: {error.filename}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,57 @@ def pip_project(baked_real):
     commit(project)
     make(project, "setup")
     return project
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A repository of the template with every release, and two versions more."""
+    import releases  # which takes its constants from here
+
+    return releases.build(tmp_path_factory.mktemp("template") / "repo")
+
+
+@pytest.fixture(scope="session")
+def cruft_environment(template, tmp_path_factory):
+    """cruft as a project installs it, once for all of them."""
+    import releases
+
+    project = releases.create(
+        template, releases.NOW, tmp_path_factory.mktemp("tool"), **releases.ANSWERS
+    )
+    command = [sys.executable, "environment/tool.py", "upgrade"]
+    subprocess.run(command, cwd=project, check=True)
+    return project / ".envs" / "tool-upgrade"
+
+
+@pytest.fixture(scope="session")
+def fresh(template, tmp_path_factory):
+    """A project of a version as it comes out of the template, made once for the same answers."""
+    import releases
+
+    made = {}
+
+    def of(tag, **answers):
+        key = (tag, *sorted(answers.items()))
+        if key not in made:
+            made[key] = releases.create(template, tag, tmp_path_factory.mktemp("fresh"), **answers)
+        return made[key]
+
+    return of
+
+
+@pytest.fixture
+def born(fresh, cruft_environment, tmp_path):
+    """A committed project of a version, ready to be edited and upgraded."""
+
+    import releases
+
+    def of(tag, name="probe", **answers):
+        source = fresh(tag, **{**releases.ANSWERS, **answers})
+        project = shutil.copytree(source, tmp_path / name, symlinks=True)
+        (project / ".envs").mkdir()
+        (project / ".envs" / "tool-upgrade").symlink_to(cruft_environment)
+        releases.commit(project)
+        return project
+
+    return of

@@ -10,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import REAL_STACK, ROOT, THIS_PYTHON
+
+from tools import demo
 
 NOW, NEXT = "v98.0.0", "v99.0.0"
+ANSWERS = {"project_slug": "probe", "stack": REAL_STACK, "python_version": THIS_PYTHON}
 RELEASE = re.compile(r"Release (\d+\.\d+\.\d+)")
 # -P: the working directory is a template too, and not the one that is meant.
 CRUFT = [sys.executable, "-P", "-m", "cruft"]
@@ -118,3 +121,33 @@ def tree(project: Path, *, without: tuple[str, ...] = (".cruft.json",)) -> dict[
         if path.is_file() and not name.startswith((".git/", ".envs/")) and name not in without:
             files[name] = (path.stat().st_mode & 0o111, path.read_bytes())
     return files
+
+
+def upgrade(project, *arguments, verb="upgrade", check="CHECK=no", **options):
+    """`make upgrade` as a user runs it."""
+    command = ["make", verb, f"PYTHON={sys.executable}", "ACCELERATOR=cpu", check, *arguments]
+    environ = {**demo.environment(), **options.pop("env", {})}
+    options = {"capture_output": True, "text": True, **options}
+    return subprocess.run(command, cwd=project, env=environ, **options)
+
+
+def succeeds(done):
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def errors(done):
+    """The lines that say what is wrong; the exit code says so too, and no traceback is there."""
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def conflicting(born):
+    """A project that changed the very line that the next version changes."""
+    project = born(NOW)
+    edit(project / "src/probe/model.py", r'\A"""The', '"""Our')
+    (project / "outputs").mkdir()
+    (project / "outputs" / "kept").write_text("ignored by git, and ours")
+    commit(project, "ours")
+    return project

@@ -131,16 +131,19 @@ def test_any_config_is_taken_or_refused_in_one_line(config_module, seen, count=6
 def test_any_override_is_taken_or_refused_in_one_line(config_module, seen, count=400):
     """As typed behind a command."""
     smoke = (ROOT / "{{cookiecutter.project_slug}}/configs/smoke.yaml").read_bytes()
-    keys = st.sampled_from(
-        ["seed", "training.learning_rate", "data.num_workers", "model", "paths.data_dir"]
-    )
-    given_text = st.one_of(st.text(max_size=20), VALUES.map(lambda value: json.dumps(value)))
-    overrides = st.lists(
-        st.one_of(
-            st.builds(lambda k, v: f"{k}={v}", keys | st.text(max_size=8), given_text), given_text
-        ),
-        max_size=3,
-    )
+    values = {
+        "seed": st.integers(-1, 2**33),
+        "training.learning_rate": st.floats(),
+        "data.num_workers": st.integers(-1, 300),
+        "model.dropout": st.floats(0, 1),
+        "paths.data_dir": st.text(max_size=9),
+        "model": VALUES,
+    }
+    known = [st.tuples(st.just(key), value) for key, value in values.items()]
+    sensible = st.one_of(known).map(lambda pair: f"{pair[0]}={json.dumps(pair[1])}")
+    given_text = st.one_of(st.text(max_size=20), VALUES.map(json.dumps))
+    odd = st.builds(lambda key, value: f"{key}={value}", st.text(max_size=8), given_text)
+    overrides = st.lists(st.one_of(sensible, sensible, odd, given_text), max_size=2)
 
     @settings(max_examples=count, **STEADY)
     @given(overrides=overrides)

@@ -13,80 +13,30 @@ from pathlib import Path
 
 import pytest
 import releases
-from conftest import CHOICES, HOSTILE, REAL_STACK, ROOT, THIS_PYTHON, make
-from releases import NEXT, NOW, commit, create, edit, git, released, tree
+from conftest import CHOICES, HOSTILE, REAL_STACK, ROOT, make
+from releases import (
+    ANSWERS,
+    NEXT,
+    NOW,
+    commit,
+    conflicting,
+    create,
+    edit,
+    errors,
+    git,
+    released,
+    succeeds,
+    tree,
+    upgrade,
+)
 
 import template_logic as logic
 from tools import demo
 
 pytestmark = pytest.mark.real
 MANAGERS = CHOICES["dependency_manager"]
-ANSWERS = {"project_slug": "probe", "stack": REAL_STACK, "python_version": THIS_PYTHON}
 RELEASED = released()
 LOCKS = re.compile(r"requirements/.*\.txt|uv\.lock|poetry\.lock")
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    return releases.build(tmp_path_factory.mktemp("template") / "repo")
-
-
-@pytest.fixture(scope="session")
-def cruft_environment(template, tmp_path_factory):
-    """cruft as a project installs it, once for all of them."""
-    project = create(template, NOW, tmp_path_factory.mktemp("tool"), **ANSWERS)
-    command = [sys.executable, "environment/tool.py", "upgrade"]
-    subprocess.run(command, cwd=project, check=True)
-    return project / ".envs" / "tool-upgrade"
-
-
-@pytest.fixture(scope="session")
-def fresh(template, tmp_path_factory):
-    """A project of a version as it comes out of the template, made once for the same answers."""
-    made = {}
-
-    def of(tag, **answers):
-        key = (tag, *sorted(answers.items()))
-        if key not in made:
-            made[key] = create(template, tag, tmp_path_factory.mktemp("fresh"), **answers)
-        return made[key]
-
-    return of
-
-
-@pytest.fixture
-def born(fresh, cruft_environment, tmp_path):
-    """A committed project of a version, ready to be edited and upgraded."""
-
-    def of(tag, name="probe", **answers):
-        source = fresh(tag, **{**ANSWERS, **answers})
-        project = shutil.copytree(source, tmp_path / name, symlinks=True)
-        (project / ".envs").mkdir()
-        (project / ".envs" / "tool-upgrade").symlink_to(cruft_environment)
-        commit(project)
-        return project
-
-    return of
-
-
-def upgrade(project, *arguments, verb="upgrade", check="CHECK=no", **options):
-    """`make upgrade` as a user runs it."""
-    command = ["make", verb, f"PYTHON={sys.executable}", "ACCELERATOR=cpu", check, *arguments]
-    environ = {**demo.environment(), **options.pop("env", {})}
-    options = {"capture_output": True, "text": True, **options}
-    return subprocess.run(command, cwd=project, env=environ, **options)
-
-
-def succeeds(done):
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def errors(done):
-    """The lines that say what is wrong; the exit code says so too, and no traceback is there."""
-    assert done.returncode != 0, done.stdout
-    assert "Traceback" not in done.stderr
-    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
 @pytest.fixture(scope="session")
@@ -297,16 +247,6 @@ def test_an_edit_before_the_first_commit_is_kept(fresh, cruft_environment, tmp_p
     assert 'MINE = "model"' in (project / "src/probe/model.py").read_text()
     assert '"""Newer: ' in (project / "src/probe/model.py").read_text()
     assert ["README.md has a conflict" in line for line in errors(done)] == [True]
-
-
-def conflicting(born):
-    """A project that changed the very line that the next version changes."""
-    project = born(NOW)
-    edit(project / "src/probe/model.py", r'\A"""The', '"""Our')
-    (project / "outputs").mkdir()
-    (project / "outputs" / "kept").write_text("ignored by git, and ours")
-    commit(project, "ours")
-    return project
 
 
 def test_a_conflict_is_named_and_can_be_taken_back(born):

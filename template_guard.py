@@ -1,0 +1,181 @@
+"""What stands between a template and what goes wrong around it: answers, interrupts, full disks.
+
+cookiecutter renders answers as templates, writes files one by one into the folder that it is to
+make, and prints tracebacks. Nothing here changes what is generated.
+"""
+
+import atexit
+import fnmatch
+import json
+import re
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import cookiecutter
+from cookiecutter.exceptions import FailedHookException
+
+ROOT = Path(__file__).resolve().parent
+PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
+_broken_off = []
+"""What ended a generation before its end: a signal, an error."""
+
+
+def install(environment):
+    """Guard everything that this environment renders."""
+    _require_cookiecutter()
+    _close(environment)
+    environment.from_string = _explained(environment)
+
+
+def _require_cookiecutter():
+    facts = json.loads((ROOT / "data" / "template.json").read_text(encoding="utf-8"))
+    wanted = facts["cookiecutter"]
+    if _numbers(cookiecutter.__version__) < _numbers(wanted):
+        raise FailedHookException(
+            f"error: this is cookiecutter {cookiecutter.__version__}; the template needs {wanted} "
+            "or newer: pip install --upgrade cookiecutter"
+        )
+
+
+def _numbers(version):
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
+
+
+def _close(environment):
+    """Keep expressions in answers from reaching Python.
+
+    Stock cookiecutter renders the answers that it gets without asking (`name=value`, `cruft`):
+    `{{ cycler.__init__.__globals__ }}` in one would run code. So no attribute that begins with `_`
+    is looked up; keys of mappings are what they are.
+    """
+    plain = {"getattr": environment.getattr, "getitem": environment.getitem}
+
+    def guarded(way):
+        def look_up(value, name):
+            if not (isinstance(name, str) and name.startswith("_")):
+                return plain[way](value, name)
+            if isinstance(value, Mapping) and name in value:
+                return value[name]
+            return environment.undefined(obj=value, name=name)
+
+        return look_up
+
+    environment.getattr, environment.getitem = guarded("getattr"), guarded("getitem")
+
+
+def _explained(environment):
+    """Jinja's `from_string`, whose failures cookiecutter prints as one line without a traceback."""
+    from_string = environment.from_string
+
+    def refusal(source, error):
+        quote, one_line = (environment.filters[name] for name in ("quote", "one_line"))
+        return FailedHookException(
+            f"error: {quote(str(source)[:60])} is read as a Jinja template and is none "
+            f"({one_line(error)[:200]}); write {{{{ '{{{{' }}}} for two braces"
+        )
+
+    def explained(source, *arguments, **options):
+        try:
+            template = from_string(source, *arguments, **options)
+        except Exception as error:
+            raise refusal(source, error) from None
+        plain = template.render
+
+        def render(*arguments, **context):
+            if source == PROJECT_FOLDER:
+                _before_anything_is_made(environment, context["cookiecutter"])
+            try:
+                return plain(*arguments, **context)
+            except FailedHookException:
+                raise
+            except Exception as error:
+                raise refusal(source, error) from None
+
+        template.render = render
+        return template
+
+    return explained
+
+
+def _before_anything_is_made(environment, answers):
+    """The last moment before a folder is made; a replay comes by no other."""
+    if found := environment.globals["problems"](answers):
+        raise FailedHookException("\n".join(f"error: {problem}" for problem in found))
+    options = _options()
+    folder = Path(options.get("output_dir", "."), answers["project_slug"]).resolve()
+    # What a killed generation left of our own would be taken for the user's.
+    shutil.rmtree(folder / "_overlays", ignore_errors=True)
+    if options.get("skip_if_file_exists"):
+        _keep_existing(folder, answers)
+    if options.get("accept_hooks", True) and not options.get("keep_project_on_failure"):
+        _all_or_nothing(folder)
+
+
+def _options():
+    """What cookiecutter was told; it hands its options to nobody."""
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != "generate_files":
+        frame = frame.f_back
+    return frame.f_locals if frame else {}
+
+
+def _keep_existing(folder, answers):
+    """Have `--skip-if-file-exists` skip what is copied, too: cookiecutter overwrites that.
+
+    A file that is rendered is skipped where it exists; so only those that do not exist are still
+    named to be copied. The hook that puts overlays in place is told as well.
+    """
+    project = ROOT / PROJECT_FOLDER
+    names = [p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()]
+    package = str(answers["project_slug"]).replace("-", "_")
+    answers["_copy_without_render"] = [
+        name
+        for name in names
+        if any(fnmatch.fnmatch(name, pattern) for pattern in answers["_copy_without_render"])
+        and not (folder / name.replace("{{cookiecutter.__package}}", package)).exists()
+    ]
+    answers["_skip_if_file_exists"] = True
+
+
+def _all_or_nothing(folder):
+    """Take a new folder away again, should the process end before all is in it.
+
+    SIGKILL gives no chance to: what it leaves has no `environment.mk`, so no verb works in it, and
+    `--overwrite-if-exists` makes it whole.
+    """
+    if folder.exists() or threading.current_thread() is not threading.main_thread():
+        return
+    for number, default in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is default:
+            signal.signal(number, _stop)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _crash
+    atexit.register(_clean, folder)
+
+
+def _stop(number, _frame):
+    _broken_off.append(number)
+    raise KeyboardInterrupt
+
+
+def _crash(kind, error, trace):
+    _broken_off.append(kind)
+    if issubclass(kind, OSError):
+        reason = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
+        print(f"error: {reason}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _clean(folder):
+    # The post-generation hook puts `environment.mk` there and takes `_overlays` away, last of all.
+    whole = (folder / "environment.mk").exists() and not (folder / "_overlays").exists()
+    if _broken_off and not whole:
+        shutil.rmtree(folder, ignore_errors=True)

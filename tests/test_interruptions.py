@@ -1,0 +1,240 @@
+"""Faults from outside, in generation, upgrade and training: signals, full and read-only disks.
+
+A fresh folder is whole or not there; in an existing one nothing of the user's is lost; a second run
+makes whole what the first one left.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, make
+from releases import ANSWERS, NOW, conflicting, errors, tree, upgrade
+
+from tools import demo
+
+GENERATE = [sys.executable, "-P", "-m", "cookiecutter", str(ROOT)]
+GIVEN = [f"{name}={value}" for name, value in ANSWERS.items()]
+MOUNTS = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+CAN_MOUNT = not subprocess.run(
+    [*MOUNTS, "mount -t tmpfs none /mnt"], stderr=subprocess.DEVNULL
+).returncode
+needs_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="no mounts in namespaces here")
+
+
+def generate(out, *options, **how):
+    how = {"capture_output": True, "text": True, **how}
+    command = [*GENERATE, "--no-input", "--output-dir", str(out), *options, *GIVEN]
+    return subprocess.run(command, env=os.environ, **how)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The project as it must be, and how long it takes."""
+    out = tmp_path_factory.mktemp("whole")
+    start = time.monotonic()
+    assert generate(out).returncode == 0
+    return tree(out / "probe"), time.monotonic() - start
+
+
+def broken_off(out, name, after, *options):
+    """Generation that gets a signal after some seconds, with its hooks, as from a terminal."""
+    command = [*GENERATE, "--no-input", "--output-dir", str(out), *options, *GIVEN]
+    running = subprocess.Popen(
+        command,
+        env=os.environ,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(after)
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, getattr(signal, name))
+    running.communicate()
+    return running.returncode
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_generation_that_is_stopped_is_all_or_nothing(whole, tmp_path, name):
+    """At twelve moments. SIGKILL may leave a part, which a second run makes whole."""
+    wanted, seconds = whole
+    seen = set()
+    for number in range(12):
+        out = tmp_path / str(number)
+        out.mkdir()
+        broken_off(out, name, seconds * (number + 1) / 12)
+        left = tree(out / "probe") if (out / "probe").exists() else {}
+        seen.add("whole" if left == wanted else "part" if left else "nothing")
+        if name == "SIGKILL" and left and left != wanted and "_overlays" not in str(sorted(left)):
+            assert "environment.mk" not in left  # no verb works: it cannot be taken for a project
+        assert generate(out, "--overwrite-if-exists").returncode == 0
+        assert tree(out / "probe") == wanted
+    assert seen <= {"whole", "nothing"} | ({"part"} if name == "SIGKILL" else set())
+    assert "nothing" in seen
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_in_an_existing_folder_nothing_of_the_users_is_lost(whole, tmp_path, name):
+    """Files that were there stay as they were, whenever it stops; the second run adds the rest."""
+    wanted, seconds = whole
+    mine = {"notes.txt": b"mine", "README.md": b"my own", "src/probe/model.py": b"my = 1\n"}
+    mine |= {"Dockerfile": b"FROM mine\n", ".github/actions/setup/action.yml": b"name: mine\n"}
+    options = ["--overwrite-if-exists", "--skip-if-file-exists"]
+    for number in range(6):
+        project = tmp_path / str(number) / "probe"
+        for path, text in mine.items():
+            (project / path).parent.mkdir(parents=True, exist_ok=True)
+            (project / path).write_bytes(text)
+        broken_off(project.parent, name, seconds * (number + 3) / 8, *options)
+        assert {path: (project / path).read_bytes() for path in mine} == mine
+        assert generate(project.parent, *options).returncode == 0
+        left = {path: content for path, (_, content) in tree(project).items()}
+        all_of_it = {path: content for path, (_, content) in wanted.items()} | mine
+        differ = [path for path in left.keys() | all_of_it if left.get(path) != all_of_it.get(path)]
+        # SIGKILL may cut off the one file that is being written, which then exists.
+        assert len(differ) <= (name == "SIGKILL"), differ
+
+
+@needs_mounts
+@pytest.mark.parametrize("size", ["16k", "200k", "500k", "900k"])
+def test_a_full_disk_leaves_no_half_project(tmp_path, size):
+    """One line, and the folder is gone again."""
+    mount = f"mount -t tmpfs -o size={size} none {tmp_path}"
+    script = f"{mount}; {_words(tmp_path)} && exit 9; ls {tmp_path}"
+    done = subprocess.run([*MOUNTS, script], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stdout
+    assert "error: No space left on device" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert "probe" not in done.stdout.splitlines()
+
+
+@needs_mounts
+def test_a_read_only_folder_is_named(tmp_path):
+    """One line, nothing made."""
+    script = f"mount -t tmpfs -o ro none {tmp_path}; {_words(tmp_path)}"
+    done = subprocess.run([*MOUNTS, script], capture_output=True, text=True, env=os.environ)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "probe" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_a_folder_without_permission_is_named(tmp_path):
+    """As somebody who may not write there."""
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root may write everywhere, and setpriv is not here")
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+    command = [*(nobody if os.geteuid() == 0 else []), sys.executable, "-c", _MAKES.format(locked)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(locked.iterdir()) == []
+
+
+# What cookiecutter does first, as another user, who need not be able to read this repository.
+_MAKES = """
+import os, sys
+try:
+    os.makedirs("{}/probe")
+except PermissionError:
+    sys.exit(0)
+sys.exit("it could write")
+"""
+
+
+def _words(out):
+    return " ".join([*GENERATE, "--no-input", "--output-dir", str(out), *GIVEN])
+
+
+@needs_mounts
+@pytest.mark.real
+@pytest.mark.parametrize("room", [0, 40, 150])
+def test_an_upgrade_on_a_full_disk_is_taken_back(born, tmp_path, room):
+    """With so many kilobytes left: it says so, and the tree is as it was, or abort makes it so."""
+    project = conflicting(born)
+    before = tree(project, without=())
+    size = int(
+        subprocess.run(["du", "-sk", project], capture_output=True, text=True).stdout.split()[0]
+    )
+    small, after = tmp_path / "small", tmp_path / "after"
+    small.mkdir()
+    command = f"make upgrade CHECK=no PYTHON={sys.executable}"
+    script = f"""
+        mount -t tmpfs -o size=64m none {small}
+        cp -a {project} {small}/probe
+        used=$(df -k --output=used {small} | tail -1)
+        mount -o remount,size=$((used + {room}))k {small}
+        cd {small}/probe
+        {command} && exit 9
+        mount -o remount,size=64m {small}
+        test ! -e .git/repro-upgrade.json || make upgrade-abort PYTHON={sys.executable}
+        git status --porcelain
+        cp -a {small}/probe {after}
+    """
+    assert size
+    done = subprocess.run([*MOUNTS, script], capture_output=True, text=True, env=demo.environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert any(line.startswith("error: ") for line in done.stderr.splitlines())
+    assert tree(after, without=()) == before
+
+
+@needs_mounts
+@pytest.mark.real
+def test_an_upgrade_of_a_read_only_project_changes_nothing(born):
+    """One line."""
+    project = born(NOW)
+    before = tree(project, without=())
+    command = f"make upgrade CHECK=no PYTHON={sys.executable}"
+    mount = f"mount --bind {project} {project}; mount -o remount,ro,bind {project}"
+    script = f"{mount}; cd {project}; {command}"
+    done = subprocess.run([*MOUNTS, script], capture_output=True, text=True, env=demo.environment())
+    assert len(errors(done)) == 1
+    assert tree(project, without=()) == before
+
+
+@needs_mounts
+@pytest.mark.real
+@pytest.mark.parametrize("how", ["size=16k", "size=60k", "ro"])
+def test_training_on_a_full_or_read_only_disk_fails_in_one_line(pip_project, tmp_path, how):
+    """Runs elsewhere are as they were."""
+    make(pip_project, "train", "CONFIG=configs/smoke.yaml")
+    before = tree(pip_project / "outputs")
+    command = f".venv/bin/python train.py --config configs/smoke.yaml --run-dir {tmp_path}/disk/run"
+    script = f"mkdir {tmp_path}/disk; mount -t tmpfs -o {how} none {tmp_path}/disk; {command}"
+    done = subprocess.run(
+        [*MOUNTS, script], cwd=pip_project, capture_output=True, text=True, env=demo.environment()
+    )
+    assert done.returncode == (2 if how == "ro" else 1), done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "No space left" in lines[0] or "Read-only" in lines[0]
+    assert "Traceback" not in done.stderr
+    assert tree(pip_project / "outputs") == before
+
+
+@pytest.mark.real
+def test_an_upgrade_leaves_ignored_files_alone(born):
+    """Data, runs and `.env` are not the upgrade's business, and not the abort's."""
+    project = conflicting(born)
+    kept = {
+        ".env": b"JUPYTER_TOKEN=x\n",
+        "data/set.bin": b"\0" * 10,
+        "outputs/run/steps.jsonl": b"{}",
+    }
+    for name, text in kept.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_bytes(text)
+    errors(upgrade(project))
+    upgrade(project, verb="upgrade-abort")
+    assert {name: (project / name).read_bytes() for name in kept} == kept
+    assert json.loads((project / ".template.json").read_text())["template"]["version"] == NOW[1:]
+    assert Path(project, "outputs", "kept").exists()
