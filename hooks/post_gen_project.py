@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def apply_overlays(project: Path, answers: dict) -> None:
-    """Copy `_overlays/<option>/<answer>/` onto the project, then drop `_overlays/`.
+    """Move `_overlays/<option>/<answer>/` onto the project, then drop `_overlays/`.
 
     An overlay's file that rendered to nothing does not belong to these answers: it is left out.
     So is one that is there already, if cookiecutter was told to skip those.
@@ -20,7 +20,7 @@ def apply_overlays(project: Path, answers: dict) -> None:
             kept = answers.get("_skip_if_file_exists") and target.exists()
             if source.read_bytes().strip() and not kept:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(source, target)
+                source.replace(target)  # whole or not at all, whenever this is stopped
     shutil.rmtree(overlays)
 
 

@@ -127,6 +127,15 @@ def test_a_replay_makes_of_every_release_what_is_fresh(at, born, fresh, tag, man
 
 
 @pytest.mark.parametrize("manager", MANAGERS)
+@pytest.mark.parametrize("tag", [tag for tag in RELEASED if tag != "v0.1.0"])
+def test_make_upgrade_makes_of_every_release_what_is_fresh(born, fresh, tag, manager):
+    """By the release's own verb; 0.1.0 has only `cruft update`."""
+    project = born(tag, dependency_manager=manager)
+    succeeds(upgrade(project, f"TO={NOW}"))
+    assert tree(project) == tree(fresh(NOW, **ANSWERS, dependency_manager=manager))
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
 def test_make_upgrade_makes_what_is_fresh(born, fresh, manager):
     """Renamed, removed, added and changed files, rendered by functions that the old one lacks."""
     project = born(NOW, dependency_manager=manager)
