@@ -33,7 +33,7 @@ from releases import (
 import template_logic as logic
 from tools import demo
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.upgrades
 MANAGERS = CHOICES["dependency_manager"]
 RELEASED = released()
 LOCKS = re.compile(r"requirements/.*\.txt|uv\.lock|poetry\.lock")

@@ -17,7 +17,7 @@ from .manifest import read_manifest
 from .record import METRICS, STEPS, Step, logs_until, read_steps
 from .report import write_html
 
-IDENTICAL, DIFFERS = 0, 1
+IDENTICAL, DIFFERS, BAD_INPUT = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,8 @@ def _execute(*arguments: object) -> None:
     done = subprocess.run(
         [*command, "tracking.mlflow_uri="], env=os.environ, stdout=subprocess.DEVNULL
     )
+    if done.returncode == BAD_INPUT:
+        raise SystemExit(BAD_INPUT)  # it has said why, in one line
     if done.returncode:
         raise ValueError(f"the run could not be executed again: exit code {done.returncode}")
 
