@@ -107,12 +107,23 @@ def _before_anything_is_made(environment, answers):
         raise FailedHookException("\n".join(f"error: {problem}" for problem in found))
     options = _options()
     folder = Path(options.get("output_dir", "."), answers["project_slug"]).resolve()
-    # What a killed generation left of our own would be taken for the user's.
-    shutil.rmtree(folder / "_overlays", ignore_errors=True)
+    if options.get("overwrite_if_exists"):
+        _make_room(folder)
     if options.get("skip_if_file_exists"):
         _keep_existing(folder, answers)
     if options.get("accept_hooks", True) and not options.get("keep_project_on_failure"):
         _all_or_nothing(folder)
+
+
+def _make_room(folder):
+    """Drop what a killed generation left of our own, and nothing that is somebody else's."""
+    left = folder / "_overlays"
+    if not left.exists():
+        return
+    ours = {path.name for path in (ROOT / PROJECT_FOLDER / "_overlays").iterdir()}
+    if not left.is_dir() or {path.name for path in left.iterdir()} - ours:
+        raise FailedHookException(f"error: {left} is in the way: the template works in that folder")
+    shutil.rmtree(left)
 
 
 def _options():

@@ -239,3 +239,14 @@ def test_an_upgrade_leaves_ignored_files_alone(born):
     assert {name: (project / name).read_bytes() for name in kept} == kept
     assert json.loads((project / ".template.json").read_text())["template"]["version"] == NOW[1:]
     assert Path(project, "outputs", "kept").exists()
+
+
+def test_a_folder_of_the_users_own_name_is_left(tmp_path):
+    """Refused for being there, or because the template works in a folder that is called so."""
+    (tmp_path / "probe" / "_overlays").mkdir(parents=True)
+    mine = tmp_path / "probe" / "_overlays" / "important.txt"
+    mine.write_text("mine")
+    for options in ([], ["--overwrite-if-exists"], ["--overwrite-if-exists", "-s"]):
+        assert generate(tmp_path, *options).returncode != 0
+        assert mine.read_text() == "mine"
+        assert len(list((tmp_path / "probe").iterdir())) == 1

@@ -152,6 +152,7 @@ def make_edits(project, manager):
     """What users do to a project; returns what must still be there after an upgrade."""
     package = project / "src" / "probe"
     edit(package / "model.py", r"\Z", '\n\nMINE = "model"\n')
+    edit(project / "docs" / "reproducibility.md", r"\Z", "\nOurs.\n")
     (project / "configs" / "mine.yaml").write_text("seed: 7\n")
     edit(project / "README.md", r"^## Setup$", "Our team's own words.\n\n## Setup")
     edit(project / "pyproject.toml", r"(?<=^dependencies = \[\n)", '    "einops==0.8.1",\n')
@@ -187,7 +188,7 @@ def holds_the_rest(project, old, new):
     """Whatever was not edited is as the new version makes it."""
     ours, before, after = tree(project), tree(old), tree(new)
     touched = {"src/probe/model.py", "README.md", "pyproject.toml", "Makefile"}
-    touched |= {"notebooks/explore_run.ipynb", "docs/environments.md"}
+    touched |= {"notebooks/explore_run.ipynb", "docs/environments.md", "docs/reproducibility.md"}
     for name in (before.keys() | after.keys()) - touched:
         if not LOCKS.fullmatch(name):
             assert ours.get(name) == after.get(name), name
@@ -234,10 +235,14 @@ def test_a_replay_on_a_branch_keeps_edits(at, born, fresh, manager):
         block for block in re.findall(r"```bash\n(.*?)```", text, re.S) if "--replay" in block
     ]
     assert "gh:org/repro-ml-template" in script
+    (project / ".git" / "info" / "exclude").write_text("/secret\n")
+    (project / "secret").write_text("ours")
     script = script.replace("gh:org/repro-ml-template", str(at(NEXT)))
     script = script.replace("cookiecutter ", f"{sys.executable} -P -m cookiecutter ")
     done = subprocess.run(["bash", "-e"], cwd=project, input=script, capture_output=True, text=True)
     succeeds(done)
+    assert (project / "secret").read_text() == "ours"
+    (project / "secret").unlink()
     kept["notebooks/ours.ipynb"] = "Newly loads"  # a merge follows renames
     holds_edits(project, kept)
     answers = {**ANSWERS, "dependency_manager": manager}
@@ -477,6 +482,14 @@ def begun(project, *, at):
     return running
 
 
+def conflicted(path):
+    """Whether a file has a conflict by now; git takes it away for a moment to write it."""
+    try:
+        return "<<<<<<<" in path.read_text()
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("moment", [0.3, 1.0, 1.7, 2.4, "state", "merged"])
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT", "SIGTERM"])
 def test_an_upgrade_that_is_stopped_can_be_taken_back(born, name, moment):
@@ -487,7 +500,7 @@ def test_an_upgrade_that_is_stopped_can_be_taken_back(born, name, moment):
     start = time.monotonic()
     reached = {
         "state": state.exists,
-        "merged": lambda: "<<<<<<<" in (project / "src/probe/model.py").read_text(),
+        "merged": lambda: conflicted(project / "src/probe/model.py"),
     }
     elapsed = lambda: time.monotonic() - start > moment  # noqa: E731
     running = begun(project, at=reached.get(moment, elapsed))
@@ -575,3 +588,201 @@ def test_a_newer_pin_is_locked_installed_and_checked(team, other_template):
     told = f"code: the project was upgraded between them: template {NOW[1:]}, then 99.1.0"
     assert told in done.stdout
     assert "packages.tqdm was '4.70.1', is '4.70.0'" in done.stdout
+
+
+def test_an_edit_moves_with_a_file_that_the_template_renames(born):
+    """git carries it over; the pristine new file must not take its place."""
+    project = born(NOW)
+    edit(project / "docs/containers.md", r"\Z", "\nOur own words.\n")
+    commit(project, "ours")
+    succeeds(upgrade(project))
+    text = (project / "docs/images.md").read_text()
+    assert "Our own words." in text
+    assert "<!-- renamed -->" in text
+
+
+def test_an_edited_file_that_the_template_drops_is_kept_and_named(born):
+    """No conflict, and no surprise."""
+    project = born(NOW)
+    edit(project / ".editorconfig", r"\Z", "# ours\n")
+    commit(project, "ours")
+    said = succeeds(upgrade(project))
+    assert "note: .editorconfig is no longer the template's; yours is kept" in said
+    assert "# ours" in (project / ".editorconfig").read_text()
+
+
+def test_what_git_does_not_have_survives_an_abort(born, other_template):
+    """Ignored runs, although the new version ignores less, and files made while mending."""
+    ignored = other_template / "{{cookiecutter.project_slug}}/.gitignore"
+    edit(ignored, r"^/outputs/$", "/results/")
+    releases.release(other_template, "v99.1.0", "Ignores less.")
+    project = linked(conflicting(born), other_template)
+    (project / "outputs" / "run").write_text("precious")
+    errors(upgrade(project))
+    path = project / "src/probe/model.py"
+    path.write_text(
+        re.sub(r"<<<<<<<.*?\n(.*?)=======.*?>>>>>>>[^\n]*\n", r"\1", path.read_text(), flags=re.S)
+    )
+    (project / "src/probe/mine.py").write_text("made = 1\n")
+    (project / "staged.txt").write_text("staged")
+    git(project, "add", "staged.txt")
+    succeeds(upgrade(project))
+    assert "outputs/run" not in git(project, "ls-files")
+    succeeds(upgrade(project, verb="upgrade-abort"))
+    assert (project / "outputs/run").read_text() == "precious"
+    assert (project / "src/probe/mine.py").read_text() == "made = 1\n"
+    assert (project / "staged.txt").read_text() == "staged"
+    assert git(project, "status", "--porcelain", "--untracked-files=no") == ""
+
+
+@pytest.mark.parametrize("kind", ["ignored", "unlisted", "folder"])
+def test_what_is_in_the_way_is_refused(born, kind):
+    """A file at a path that the new version brings, which git could not give back."""
+    project = born(NOW)
+    path = project / "docs" / "new.md"
+    if kind == "folder":
+        path.mkdir()
+        (path / "x").write_text("ours")
+        commit(project, "ours")
+    else:
+        path.write_text("ours")
+        if kind == "ignored":
+            (project / ".git/info/exclude").write_text("/docs/new.md\n")
+        else:
+            git(project, "config", "status.showUntrackedFiles", "no")
+    (line,) = errors(upgrade(project))
+    assert "docs/new.md is in the way" in line or "the tree has changes" in line
+    assert (path / "x" if kind == "folder" else path).read_text() == "ours"
+
+
+def test_links_to_files_elsewhere_are_not_written_through(born, tmp_path):
+    """Neither by the upgrade nor by its abort."""
+    project = born(NOW)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shutil.move(project / "Makefile", shared / "Makefile")
+    (project / "Makefile").symlink_to(shared / "Makefile")
+    shutil.move(project / "docs", shared / "docs")
+    (project / "docs").symlink_to(shared / "docs")
+    commit(project, "shared")
+    before = tree(shared)
+    upgrade(project)
+    assert tree(shared) == before
+    upgrade(project, verb="upgrade-abort")
+    assert tree(shared) == before
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_a_conflict_that_git_does_not_mark_is_named(born):
+    """As with `*.ipynb -merge`: the template's change is in no file."""
+    project = born(NOW)
+    (project / ".git/info/attributes").write_text("*.ipynb -merge\n")
+    edit(project / "notebooks/explore_run.ipynb", "Loads the", "Ourly loads the")
+    commit(project, "ours")
+    for _ in range(2):
+        (line,) = errors(upgrade(project))
+        assert "notebooks/explore_run.ipynb could not be merged" in line
+    git(project, "add", "notebooks/explore_run.ipynb")
+    succeeds(upgrade(project))
+
+
+def test_a_conflict_in_the_makefile_leaves_the_ways_out(born):
+    """With markers in it, no verb would work."""
+    project = born(NOW)
+    edit(project / "Makefile", r"\A.*", "# OUR verbs")
+    commit(project, "ours")
+    before = tree(project, without=())
+    (line,) = errors(upgrade(project))
+    assert "Makefile.rej has what found no place in Makefile" in line
+    assert "<<<<<<<" in (project / "Makefile.rej").read_text()
+    succeeds(upgrade(project, verb="upgrade-abort"))
+    assert tree(project, without=()) == before
+
+
+def test_a_text_about_conflicts_is_none(born):
+    """Markers that were there before do not count."""
+    project = born(NOW)
+    edit(project / "README.md", r"\Z", "\n```\n<<<<<<< ours\n>>>>>>> theirs\n```\n")
+    (project / "notes.md").write_text("<<<<<<< ours\n")
+    commit(project, "ours")
+    succeeds(upgrade(project))
+
+
+def test_a_mode_of_the_users_own_is_kept(born):
+    """The content is the new version's, the bit is not its business."""
+    project = born(NOW)
+    (project / "src/probe/model.py").chmod(0o755)
+    commit(project, "ours")
+    succeeds(upgrade(project))
+    assert (project / "src/probe/model.py").stat().st_mode & 0o111
+    assert '"""Newer: ' in (project / "src/probe/model.py").read_text()
+
+
+def test_more_that_could_not_be_taken_back_is_refused(born, tmp_path):
+    """A merge under way, files that git overlooks, a version without the verb, a foreign tree."""
+    project = born(NOW)
+    head = git(project, "rev-parse", "HEAD")
+    (project / ".git" / "MERGE_HEAD").write_text(head)
+    assert "in the middle of something (MERGE_HEAD)" in errors(upgrade(project))[0]
+    (project / ".git" / "MERGE_HEAD").unlink()
+    git(project, "update-index", "--skip-worktree", "train.py")
+    assert "git is told to overlook train.py" in errors(upgrade(project))[0]
+    git(project, "update-index", "--no-skip-worktree", "train.py")
+    assert "has no make upgrade" in errors(upgrade(project, "TO=v0.1.0"))[0]
+    outer = tmp_path / "outer"
+    shutil.copytree(project, outer / "probe", symlinks=True)
+    shutil.rmtree(outer / "probe" / ".git")
+    (outer / ".gitignore").write_text("probe/\n")
+    commit(outer, "outer")
+    assert "commit the project" in errors(upgrade(outer / "probe"))[0]
+
+
+def test_a_project_inside_a_bigger_repository(born, tmp_path):
+    """Conflicts are seen there, and an abort touches nothing beside it."""
+    project = conflicting(born)
+    outer = tmp_path / "outer"
+    shutil.copytree(project, outer / "probe", symlinks=True)
+    shutil.rmtree(outer / "probe" / ".git")
+    (outer / "other.txt").write_text("one\n")
+    commit(outer, "outer")
+    inner = outer / "probe"
+    before = tree(inner)
+    assert "src/probe/model.py has a conflict" in errors(upgrade(inner))[0]
+    git(outer, "add", "--all")
+    assert "src/probe/model.py has a conflict" in errors(upgrade(inner))[0]
+    (outer / "other.txt").write_text("one\ntwo\n")
+    succeeds(upgrade(inner, verb="upgrade-abort"))
+    assert tree(inner) == before
+    assert (outer / "other.txt").read_text() == "one\ntwo\n"
+
+
+def test_a_dollar_sign_in_an_answer_is_one(born):
+    """make would take it for a variable of its own."""
+    project = born(NOW)
+    words = "costs $5 and $(HOME) `id` #1 'x'"
+    succeeds(upgrade(project, f"DESCRIPTION={words}"))
+    answers = json.loads((project / ".template.json").read_text())["cookiecutter"]
+    assert answers["description"] == words
+
+
+def test_the_loop_leaves_waiting_upgrades_alone(born, tmp_path):
+    """Somebody's half-mended upgrade, a taken branch, a missing folder, a hook that refuses."""
+    waiting, taken, hooked = (born(NOW, name=f"team-{name}") for name in ("waits", "taken", "hook"))
+    succeeds(upgrade(waiting))
+    edit(waiting / "README.md", r"\Z", "Reviewed.\n")
+    git(taken, "branch", f"upgrade-{NEXT[1:]}")
+    hook = hooked / ".git/hooks/pre-commit"
+    hook.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
+    hook.chmod(0o755)
+    command = [sys.executable, str(ROOT / "tools/upgrade_projects.py"), "--no-check"]
+    projects = [waiting, taken, hooked, tmp_path / "nowhere"]
+    done = subprocess.run(
+        [*command, "--python", sys.executable, *map(str, projects)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(re.findall(r"^(?:team-|nowhere)\S* +\S", done.stdout, re.M)) == 4
+    assert "Reviewed." in (waiting / "README.md").read_text()
+    for project in (taken, hooked):
+        assert git(project, "branch", "--show-current") == "main"
+        assert git(project, "status", "--porcelain") == ""

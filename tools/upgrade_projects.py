@@ -14,6 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+STATE = "repro-upgrade.json"
+"""What `make upgrade` keeps in `.git` until the upgrade is committed."""
+
 
 def main() -> int:
     """Upgrade all and report."""
@@ -38,23 +41,52 @@ def main() -> int:
 
 def upgrade(project: Path, variables: list[str]) -> tuple[bool, str]:
     """Upgrade one project; whether it is up to date now, and what to say of it."""
+    try:
+        if git(project, "status", "--porcelain", "--untracked-files=all"):
+            return False, "the tree has changes; commit or stash them first"
+        if (git_folder(project) / STATE).exists():
+            return False, "an upgrade waits here: commit it, or make upgrade-abort"
+        return _upgrade(project, variables)
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr or str(error)).strip().splitlines() or ["it said nothing"]
+        return False, f"{' '.join(map(str, error.cmd[:4]))}: {reason[-1]}"
+    except OSError as error:
+        return False, f"{error.strerror}: {error.filename}"
+
+
+def _upgrade(project: Path, variables: list[str]) -> tuple[bool, str]:
+    before = git(project, "branch", "--show-current") or git(project, "rev-parse", "HEAD")
     done = subprocess.run(
         ["make", "upgrade", *variables], cwd=project, stderr=subprocess.PIPE, text=True
     )
     sys.stderr.write(done.stderr)
     if done.returncode:
         reasons = re.findall(r"^error: (.*)$", done.stderr, re.MULTILINE) or ["make upgrade failed"]
-        # Refused on a tree with changes, there is nothing to take back.
-        if "repro-upgrade.json" in {p.name for p in git_folder(project).iterdir()}:
-            subprocess.run(["make", "upgrade-abort", *variables], cwd=project, check=True)
+        _take_back(project, variables)
         return False, "; ".join(reasons)
     if not git(project, "status", "--porcelain"):
         return True, "up to date"
     version = json.loads((project / ".template.json").read_text())["template"]["version"]
     branch = f"upgrade-{version}"
+    if git(project, "branch", "--list", branch):
+        _take_back(project, variables)
+        return False, f"there is a branch {branch} already"
     git(project, "switch", "--quiet", "--create", branch)
-    git(project, "commit", "--quiet", "--message", f"Upgrade to template {version}")
+    try:
+        git(project, "commit", "--quiet", "--message", f"Upgrade to template {version}")
+    except subprocess.CalledProcessError:
+        _take_back(project, variables)
+        git(project, "switch", "--quiet", before)
+        git(project, "branch", "--quiet", "--delete", branch)
+        raise
     return True, f"upgraded to {version} on {branch}"
+
+
+def _take_back(project: Path, variables: list[str]) -> None:
+    # Refused before anything was done, there is nothing to take back.
+    if (git_folder(project) / STATE).exists():
+        command = ["make", "upgrade-abort", *variables]
+        subprocess.run(command, cwd=project, check=True, stderr=subprocess.PIPE, text=True)
 
 
 def git_folder(project: Path) -> Path:

@@ -21,8 +21,11 @@ from locked import ROOT
 from template import LINK
 
 BEGUN, MERGED, DONE = "begun", "merged", "done"
-LEFTOVERS = (".rej", ".orig")
+REJECTED = ".rej"
 MARKER = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+LIFELINE = re.compile(r"Makefile|[^/]+\.mk|environment/[^/]+\.py")
+"""What `make upgrade-abort` itself needs: no conflict marker may stand in it."""
+UNDERWAY = ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
 
 
 @dataclass
@@ -38,6 +41,10 @@ class Merge:
     """Those that were as the old version made them, or not there: they become the new one's."""
     locked_for: str
     """Digest of what the lock in the tree was made of; empty where there is none to make anew."""
+    rejected_before: list[str]
+    """Files `*.rej` that were there: not of this upgrade."""
+    unmerged: dict[str, str]
+    """Digests of the files that git could not merge, as it left them."""
     state: str = BEGUN
 
     @classmethod
@@ -74,7 +81,9 @@ class Merge:
         locks = {name for name in names(new) if name in set(_locks(new))}
         taken = bool(locks) and locks <= set(unedited)
         locked_for = inputs(new) if taken else inputs(ROOT) if _locks(ROOT) else ""
-        merge = cls(git("rev-parse", "HEAD"), version, files, unedited, locked_for)
+        rejected = [name for name in files if os.path.lexists(ROOT / f"{name}{REJECTED}")]
+        head = git("rev-parse", "HEAD")
+        merge = cls(head, version, files, unedited, locked_for, rejected, {})
         merge._write()
         # What a three-way merge starts from may not be in this repository: a project that was
         # edited before its first commit lacks the template's own files.
@@ -86,29 +95,57 @@ class Merge:
         """After the merge: what was not edited is the new version's, and no old lock is left."""
         stale = set(_locks(ROOT, old)) - set(_locks(ROOT, new))
         for name in sorted({*self.unedited, *stale}):
-            if (new / name).is_file():
-                (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(new / name, ROOT / name)
-            elif (ROOT / name).is_file():
-                (ROOT / name).unlink()
-                _drop_empty((ROOT / name).parent)
+            here, before, after = ROOT / name, old / name, new / name
+            if after.is_file():
+                if not before.is_file() and os.path.lexists(here):
+                    continue  # the merge made it, maybe of a file that was renamed and edited
+                here.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(after, here)
+                if not before.is_file() or before.stat().st_mode != after.stat().st_mode:
+                    shutil.copymode(after, here)
+            elif here.is_file():
+                here.unlink()
+                _drop_empty(here.parent)
+        for name in self.files:
+            path = ROOT / name
+            if LIFELINE.fullmatch(name) and _markers(name):
+                # The way back must work: the conflict goes beside the file.
+                (ROOT / f"{name}{REJECTED}").write_bytes(path.read_bytes())
+                git("restore", "--source=HEAD", "--staged", "--worktree", "--", name)
+        for name in _unmerged():
+            self.unmerged[name] = _digest(ROOT / name)
         self._write(MERGED)
+
+    def notes(self, old: Path, new: Path) -> Iterator[str]:
+        """What is not wrong and should be known."""
+        for name in sorted(names(old) - names(new) - set(self.unedited)):
+            if (ROOT / name).is_file():
+                yield f"note: {name} is no longer the template's; yours is kept"
 
     def problems(self) -> Iterator[str]:
         """What a person has to decide: conflicts, and changes that found no place."""
-        changed = set((git("diff", "--name-only", "-z", "HEAD") or "").split("\0"))
-        for name in sorted({*changed, *_untracked(), *self._unmerged()} - {""}):
-            path = ROOT / name
-            if path.is_file() and MARKER.search(path.read_bytes()):
+        changed = (git("diff", "--name-only", "--relative", "-z", "HEAD") or "").split("\0")
+        for name in sorted({*changed, *self.files} - {""}):
+            if _markers(name):
                 yield f"{name} has a conflict: both you and the template changed the same lines"
-        for name in self.files:
-            for end in LEFTOVERS:
-                if (ROOT / f"{name}{end}").exists():
-                    yield f"{name}{end} has what found no place in {name}; delete it when done"
+        for name in _unmerged():
+            if not _markers(name) and self.unmerged.get(name) == _digest(ROOT / name):
+                yield f"{name} could not be merged and is as it was; mend it and git add it"
+        for name in self._rejected():
+            yield f"{name}{REJECTED} has what found no place in {name}; delete it when done"
+
+    def _rejected(self) -> list[str]:
+        left = [name for name in self.files if os.path.lexists(ROOT / f"{name}{REJECTED}")]
+        return sorted(set(left) - set(self.rejected_before))
 
     def stage_all(self) -> None:
-        """Take files without markers for resolved, and new ones for the project's."""
-        git("add", "--all", ".")
+        """Take files without markers for resolved, and the template's new ones for the project's.
+
+        What the user made since, and what git ignores, is none of it.
+        """
+        git("add", "--update", "--", ".")
+        ours = {*self.files, *_locks(ROOT), LINK.name}
+        git("add", "--force", "--", *sorted(name for name in ours if (ROOT / name).is_file()))
 
     @property
     def needs_lock(self) -> bool:
@@ -140,21 +177,25 @@ class Merge:
         if lock.exists():
             what = "another git is at work, or was killed: if none is, delete it"
             raise SetupError(f"{lock} is there: {what} and run make upgrade-abort")
-        git("reset", "--hard", "--quiet", self.head)
-        added = {*self.files, *(f"{name}{end}" for name in self.files for end in LEFTOVERS)}
-        for name in sorted(set(_untracked()) & added):
-            (ROOT / name).unlink(missing_ok=True)
-            _drop_empty((ROOT / name).parent)
+        staged = git(
+            "diff", "--cached", "--diff-filter=A", "--name-only", "--relative", "-z", "HEAD"
+        )
+        ours = {*self.files, *_locks(ROOT), LINK.name}
+        if others := sorted(set((staged or "").split("\0")) - ours - {""}):
+            git("reset", "--quiet", "HEAD", "--", *others)  # they stay on disk
+        git("restore", f"--source={self.head}", "--staged", "--worktree", "--", ".")
+        rejected = {f"{name}{REJECTED}" for name in self._rejected()}
+        # Of these none was here when it began, unless git had it.
+        for name in sorted((set(self.files) - tracked()) | rejected):
+            if os.path.lexists(ROOT / name):
+                (ROOT / name).unlink()
+                _drop_empty((ROOT / name).parent)
         self.path().unlink()
 
     @staticmethod
     def path() -> Path:
         """Where the state is kept."""
         return ROOT / git("rev-parse", "--git-path", "repro-upgrade.json")
-
-    def _unmerged(self) -> list[str]:
-        listed = (git("ls-files", "--unmerged", "-z") or "").split("\0")
-        return sorted({line.partition("\t")[2] for line in listed if line})
 
     def _write(self, state: str = "") -> None:
         self.state = state or self.state
@@ -169,7 +210,12 @@ class Merge:
 def git(*arguments: str, stdin: str = "", check: bool = True) -> str | None:
     """The output of git in this project; a `SetupError` if it fails, or None without `check`."""
     done = subprocess.run(
-        ["git", *arguments], cwd=ROOT, input=stdin, capture_output=True, text=True
+        ["git", *arguments],
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # file names are bytes
     )
     if done.returncode == 0:
         return done.stdout.rstrip("\n")
@@ -181,7 +227,33 @@ def git(*arguments: str, stdin: str = "", check: bool = True) -> str | None:
 
 def is_clean() -> bool:
     """Whether the repository has neither changes nor files that git does not know."""
-    return not git("status", "--porcelain")
+    return not git("status", "--porcelain", "--untracked-files=all")
+
+
+def tracked() -> set[str]:
+    """The files that git knows here."""
+    return set(git("ls-files", "-z").split("\0")) - {""}
+
+
+def refuse_unready(old: Path, new: Path) -> None:
+    """Raise a `SetupError` for whatever could not be taken back."""
+    for name in UNDERWAY:
+        if (ROOT / git("rev-parse", "--git-path", name)).exists():
+            raise SetupError(f"git is in the middle of something ({name}); finish that first")
+    known = tracked()
+    if not {"pyproject.toml", LINK.name} <= known:
+        raise SetupError(f"git does not have pyproject.toml and {LINK.name}: commit the project")
+    if not (new / "environment" / "merge.py").is_file():
+        raise SetupError("that version of the template has no make upgrade: go back with git")
+    flags = {line[2:]: line[0] for line in git("ls-files", "-v", "-z").split("\0") if line}
+    for name in sorted(names(old) | names(new)):
+        path = ROOT / name
+        if path.is_dir() or (os.path.lexists(path) and name not in known and name != LINK.name):
+            raise SetupError(
+                f"{name} is in the way, and git does not have it: commit it or move it"
+            )
+        if flags.get(name, "H") != "H":
+            raise SetupError(f"git is told to overlook {name} (git update-index); undo that first")
 
 
 def inputs(folder: Path) -> str:
@@ -218,14 +290,31 @@ def _locks(folder: Path, settings: Path | None = None) -> list[str]:
 
 
 def _same(a: Path, b: Path) -> bool:
+    """Whether the project's file is the template's; what a link leads to is somebody's own."""
+    inside = [path for path in (a, *a.parents) if path.is_relative_to(ROOT) and path != ROOT]
+    if any(path.is_symlink() for path in inside):
+        return False
     if not (a.is_file() and b.is_file()):
         return not a.exists() and not b.exists()
     return a.read_bytes() == b.read_bytes()
 
 
-def _untracked() -> list[str]:
-    listed = git("ls-files", "--others", "--exclude-standard", "-z") or ""
-    return [name for name in listed.split("\0") if name]
+def _unmerged() -> list[str]:
+    listed = (git("ls-files", "--unmerged", "-z") or "").split("\0")
+    return sorted({line.partition("\t")[2] for line in listed if line})
+
+
+def _markers(name: str) -> bool:
+    """Whether a file has more conflict markers than it had: a text may be about them."""
+    path = ROOT / name
+    if not path.is_file() or not MARKER.search(content := path.read_bytes()):
+        return False
+    before = (git("show", f"HEAD:./{name}", check=False) or "").encode(errors="surrogateescape")
+    return len(MARKER.findall(content)) > len(MARKER.findall(before))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _drop_empty(folder: Path) -> None:

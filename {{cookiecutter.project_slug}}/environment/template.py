@@ -176,7 +176,7 @@ def link(address: str, reference: str, scratch: Path) -> int:
         raise SetupError(f"this project is linked already, to {Link.read().template}")
     file = read_json(ANSWERS)
     try:
-        version, answers = file["template"]["version"], file["cookiecutter"]
+        version, answers = str(file["template"]["version"]), file["cookiecutter"]
         answers = {k: v for k, v in answers.items() if not k.startswith("_")}
     except (KeyError, TypeError, AttributeError) as error:
         raise SetupError(f"{ANSWERS.name} is damaged, at {error}; restore it from git") from None
@@ -185,9 +185,13 @@ def link(address: str, reference: str, scratch: Path) -> int:
         raise SetupError(
             f"{version} was never released; name its commit: make link TEMPLATE=… TO=…"
         )
-    commit = template.commit(reference or f"v{version}")
+    reference = reference or f"v{version}"
+    commit = template.commit(reference)
     made = template.render(commit, answers, scratch / "made")
-    if (made / ANSWERS.name).read_bytes() != ANSWERS.read_bytes():
+    same = (made / ANSWERS.name).is_file() and (
+        (made / ANSWERS.name).read_bytes() == ANSWERS.read_bytes()
+    )
+    if not same:
         raise SetupError(
             f"{ANSWERS.name} is of {version}, {reference} of the template makes another "
             f"({template.version(commit)}); name the version that made this project: TO=…"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from failure import SetupError, one_line
 from locked import ROOT
-from merge import Merge, git, is_clean
+from merge import Merge, git, is_clean, refuse_unready
 from template import Link, Template, complaint, link, run_cruft
 
 
@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument("--abort", action="store_true", help="take back what is not committed")
     parser.add_argument("--link", metavar="TEMPLATE", help="write .cruft.json")
     options = parser.parse_args()
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"):
+        os.environ.pop(name, None)  # another repository's, where a hook or a rebase runs this
     # As Ctrl-C: what was begun is taken back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if git("rev-parse", "--show-toplevel", check=False) is None:
@@ -115,6 +117,7 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
     print(*template.changes(commit, target), sep="\n\n", flush=True)
     old = template.render(commit, current.answers, scratch / "old")
     new = template.render(target, {**current.answers, **answers}, scratch / "new")
+    refuse_unready(old, new)
     merge = Merge.begin(old, new, after)
     try:
         options = ["--skip-apply-ask", "--checkout", target if target == commit else wanted]
@@ -124,6 +127,8 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
         if done.returncode or Link.read().commit != target:
             raise SetupError(f"cruft failed: {complaint(done)}; the tree is as it was", code=1)
         merge.settle(old, new)
+        for note in merge.notes(old, new):
+            print(note)
     except BaseException:
         merge.restore()
         raise
