@@ -1,6 +1,5 @@
 """Any answer at all: a clean project that shows it as it was typed, or one line and nothing."""
 
-import ast
 import importlib.metadata
 import json
 import logging
@@ -174,7 +173,6 @@ def holds(project, given):
         done = subprocess.run(command, cwd=project, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
     sources = project / "src" / package
-    assert ast.parse((sources / "__init__.py").read_text())
     code = f"import {package}, {package}.config; print({package}.__file__)"
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, 'src'); {code}"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
@@ -235,7 +233,6 @@ def test_two_thousand_answers():
 def test_each_nasty_text_in_each_answer(name, text):
     """One at a time, so that nothing hides behind another."""
     plain = dict.fromkeys(FREE, "plain") | {"project_slug": "probe", "python_version": THIS_PYTHON}
-    text = text.replace("\0", "") if "\0" in text else text
     outcome({**plain, name: f"a {text} b"})
 
 

@@ -6,7 +6,6 @@ nothing is overwritten.
 
 import importlib
 import json
-import os
 import random
 import re
 import shutil
@@ -431,7 +430,3 @@ def test_any_command_line(drive, pip_project, smoke_run, tmp_path, seen, number)
     seen["command"]["refused"] += 1
     assert content(smoke_run) == before
     assert list(tmp_path.iterdir()) == []
-
-
-if os.name != "posix":
-    pytest.skip("forks need POSIX", allow_module_level=True)

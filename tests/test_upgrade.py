@@ -655,18 +655,19 @@ def test_what_is_in_the_way_is_refused(born, kind):
     assert (path / "x" if kind == "folder" else path).read_text() == "ours"
 
 
-def test_links_to_files_elsewhere_are_not_written_through(born, tmp_path):
-    """Neither by the upgrade nor by its abort."""
+@pytest.mark.parametrize("name", ["README.md", "docs"])
+def test_links_to_what_is_elsewhere_are_not_written_through(born, tmp_path, name):
+    """Neither by the upgrade nor by its abort; and what is missing is told."""
     project = born(NOW)
     shared = tmp_path / "shared"
     shared.mkdir()
-    shutil.move(project / "Makefile", shared / "Makefile")
-    (project / "Makefile").symlink_to(shared / "Makefile")
-    shutil.move(project / "docs", shared / "docs")
-    (project / "docs").symlink_to(shared / "docs")
+    shutil.move(project / name, shared / name)
+    (project / name).symlink_to(shared / name)
     commit(project, "shared")
     before = tree(shared)
-    upgrade(project)
+    done = upgrade(project)
+    told = f"{done.stdout}\n{done.stderr}".splitlines()
+    assert any(line.startswith(("error: ", "note: ")) and name in line for line in told)
     assert tree(shared) == before
     upgrade(project, verb="upgrade-abort")
     assert tree(shared) == before

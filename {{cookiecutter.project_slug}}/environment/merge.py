@@ -71,7 +71,10 @@ class Merge:
             raise SetupError("there is no upgrade to take back: it is committed, or never was one")
         if merge and merge.state == BEGUN and not or_refuse:
             raise SetupError("an upgrade was cut short here: make upgrade-abort restores the tree")
-        return merge if merge is None or or_refuse or merge.state != DONE else _refuse_second(merge)
+        if merge and merge.state == DONE and not or_refuse:
+            ways = "commit it, or make upgrade-abort"
+            raise SetupError(f"the upgrade to {merge.version} is not committed yet: {ways}")
+        return merge
 
     @classmethod
     def begin(cls, old: Path, new: Path, version: str) -> Self:
@@ -121,6 +124,9 @@ class Merge:
         for name in sorted(names(old) - names(new) - set(self.unedited)):
             if (ROOT / name).is_file():
                 yield f"note: {name} is no longer the template's; yours is kept"
+        for name in sorted(names(new)):
+            if (ROOT / name).is_symlink() and not _same(old / name, new / name):
+                yield f"note: {name} is a link, so what the template changed in it is not there"
 
     def problems(self) -> Iterator[str]:
         """What a person has to decide: conflicts, and changes that found no place."""
@@ -321,9 +327,3 @@ def _drop_empty(folder: Path) -> None:
     while folder != ROOT and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
-
-
-def _refuse_second(merge: Merge) -> None:
-    raise SetupError(
-        f"the upgrade to {merge.version} is not committed yet: commit it, or make upgrade-abort"
-    )

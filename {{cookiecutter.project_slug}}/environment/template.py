@@ -188,10 +188,10 @@ def link(address: str, reference: str, scratch: Path) -> int:
     reference = reference or f"v{version}"
     commit = template.commit(reference)
     made = template.render(commit, answers, scratch / "made")
-    same = (made / ANSWERS.name).is_file() and (
+    of_that_version = (made / ANSWERS.name).is_file() and (
         (made / ANSWERS.name).read_bytes() == ANSWERS.read_bytes()
     )
-    if not same:
+    if not of_that_version:
         raise SetupError(
             f"{ANSWERS.name} is of {version}, {reference} of the template makes another "
             f"({template.version(commit)}); name the version that made this project: TO=…"
