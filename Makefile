@@ -7,7 +7,7 @@ TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-upgrades test-containers test-slow lint bench expected matrix environments menu locks release clean
+.PHONY: help demo test test-fast test-faults test-upgrades test-containers test-slow lint bench expected matrix environments menu locks release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,10 @@ test: lint ## everything that CI runs: all bakes, and projects that really insta
 	$(PY) -m pytest
 
 test-fast: lint ## the same without the projects that are installed
-	$(PY) -m pytest -m "not real and not slow and not containers and not upgrades"
+	$(PY) -m pytest -m "not real and not slow and not containers and not upgrades and not faults"
+
+test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
+	$(PY) -m pytest -m faults
 
 test-upgrades: $(TOOLS) ## upgrade projects from every release, by cruft, make upgrade and replay
 	$(PY) -m pytest -m upgrades

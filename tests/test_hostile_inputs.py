@@ -335,7 +335,7 @@ def spoiled_runs(drive, project, smoke_run, tmp_path, seen, count, seed):
         shutil.rmtree(tmp_path / f"{number}")
 
 
-@pytest.mark.real
+@pytest.mark.faults
 def test_a_damaged_run_is_refused_in_one_line(drive, pip_project, smoke_run, tmp_path, seen):
     """Any file of it, damaged in any of ten ways, under any command that reads runs."""
     spoiled_runs(drive, pip_project, smoke_run, tmp_path, seen, 150, seed=1)
@@ -371,7 +371,7 @@ ENV_FILES = [
 ]
 
 
-@pytest.mark.real
+@pytest.mark.faults
 @pytest.mark.parametrize("number", range(len(ENV_FILES)))
 def test_any_env_file(drive, pip_project, smoke_run, tmp_path, seen, number):
     """A command reads it, or says in one line what is wrong; nothing in it is executed."""
@@ -418,7 +418,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.real
+@pytest.mark.faults
 @pytest.mark.parametrize("number", range(len(COMMANDS)))
 def test_any_command_line(drive, pip_project, smoke_run, tmp_path, seen, number):
     """Refused with exit code 2, and the run that was named is as it was."""

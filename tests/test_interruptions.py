@@ -19,6 +19,7 @@ from releases import ANSWERS, NOW, conflicting, errors, tree, upgrade
 
 from tools import demo
 
+pytestmark = pytest.mark.faults
 GENERATE = [sys.executable, "-P", "-m", "cookiecutter", str(ROOT)]
 GIVEN = [f"{name}={value}" for name, value in ANSWERS.items()]
 MOUNTS = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
@@ -144,7 +145,6 @@ def _words(out):
 
 
 @needs_mounts
-@pytest.mark.real
 @pytest.mark.parametrize("room", [0, 40, 150])
 def test_an_upgrade_on_a_full_disk_is_taken_back(born, tmp_path, room):
     """With so many kilobytes left: it says so, and the tree is as it was, or abort makes it so."""
@@ -173,7 +173,6 @@ def test_an_upgrade_on_a_full_disk_is_taken_back(born, tmp_path, room):
 
 
 @needs_mounts
-@pytest.mark.real
 def test_an_upgrade_of_a_read_only_project_changes_nothing(born):
     """One line."""
     project = born(NOW)
@@ -187,7 +186,6 @@ def test_an_upgrade_of_a_read_only_project_changes_nothing(born):
 
 
 @needs_mounts
-@pytest.mark.real
 @pytest.mark.parametrize("how", ["size=16k", "size=60k", "ro"])
 def test_training_on_a_full_or_read_only_disk_fails_in_one_line(pip_project, tmp_path, how):
     """Runs elsewhere are as they were."""
@@ -206,7 +204,6 @@ def test_training_on_a_full_or_read_only_disk_fails_in_one_line(pip_project, tmp
     assert tree(pip_project / "outputs") == before
 
 
-@pytest.mark.real
 def test_an_upgrade_leaves_ignored_files_alone(born):
     """Data, runs and `.env` are not the upgrade's business, and not the abort's."""
     project = conflicting(born)

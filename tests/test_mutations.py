@@ -86,7 +86,7 @@ def examine(fault: Fault | None, origin: Path, python: Path, copy: Path) -> dict
     }
 
 
-@pytest.mark.real
+@pytest.mark.faults
 def test_a_sample_of_the_faults_turns_the_tests_red(pip_project, python, tmp_path):
     """One fault in twenty, of every group but one; all of them are planted in the slow tier."""
     with ThreadPoolExecutor(2) as pool:
