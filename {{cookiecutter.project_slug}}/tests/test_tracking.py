@@ -6,6 +6,7 @@ The server here is a stand-in in memory, which can be cut off at any call.
 import re
 import shutil
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,15 +20,17 @@ from {{ cookiecutter.__package }}.mlflow_run import RemoteRun, track
 from {{ cookiecutter.__package }}.record import read_metrics
 
 ADDRESS = "http://tracking.example:5000"
-TAGGED = re.compile(r"tags\.`(.+?)` = '(.+?)'")
+TAGGED = re.compile(r"tags\.`(.+?)` = (['\"])(.+?)\2")
+NOBODY = "http://127.0.0.1:9"
 
 
 class Server:
-    """What MLflow's client does to its server, kept in memory; call number `fail_at` fails."""
+    """What MLflow's client does to its server, kept in memory; call number `fail_at` fails, or
+    is done and its answer is lost."""
 
     def __init__(self):
         self.experiments, self.runs, self.models = {}, [], {}
-        self.calls, self.fail_at = 0, None
+        self.calls, self.fail_at, self.done_first = 0, None, False
 
     def __call__(self, uri):
         assert uri == ADDRESS
@@ -37,8 +40,16 @@ class Server:
         if not name.startswith("_") and callable(getattr(Server, name, None)):
             self.calls += 1
             if self.calls == self.fail_at:
-                raise ConnectionError("cut off")
+                return self._cut_off(super().__getattribute__(name))
         return super().__getattribute__(name)
+
+    def _cut_off(self, call):
+        def fails(*arguments, **options):
+            if self.done_first:
+                call(*arguments, **options)
+            raise ConnectionError("cut off")
+
+        return fails
 
     def get_experiment_by_name(self, name):
         return self.experiments.get(name)
@@ -48,7 +59,7 @@ class Server:
         return name
 
     def search_runs(self, experiments, query):
-        wanted = dict(TAGGED.findall(query)).items()
+        wanted = {name: value for name, _, value in TAGGED.findall(query)}.items()
         assert len(wanted) == query.count("=") == 2
         found = [run for run in self.runs if run.experiment in experiments]
         return [run for run in found if wanted <= run.data.tags.items()]
@@ -88,8 +99,8 @@ class Server:
         self.runs[int(identity)].info.status = status
 
     def set_terminated(self, identity, status, end_time=None):
-        self.update_run(identity, status)
-        self.runs[int(identity)].info.end_time = end_time
+        info = self.runs[int(identity)].info
+        info.status, info.end_time = status, end_time
 
     def create_registered_model(self, name):
         if name in self.models:
@@ -99,7 +110,7 @@ class Server:
         self.models[name] = []
 
     def search_model_versions(self, query):
-        return self.models[query.split("'")[1]]
+        return self.models[query.split("= ")[1][1:-1]]
 
     def create_model_version(self, name, source, run_id, tags):
         versions = self.models[name]
@@ -152,14 +163,15 @@ def test_a_run_arrives_whole(server, run_dir):
     assert files["model/manifest.json"] == (run_dir / "manifest.json").read_bytes()
 
 
-def test_a_transfer_cut_off_at_any_call_is_made_up_for(server, run_dir):
+@pytest.mark.parametrize("done_first", [False, True], ids=["not done", "answer lost"])
+def test_a_transfer_cut_off_at_any_call_is_made_up_for(server, run_dir, done_first):
     """Sent again, by the same process or another, the server has everything, and once."""
     assert track(run_dir) == 0
     whole, calls = content(server), server.calls
     assert calls > 15
     for number in range(1, calls + 1):
         server.__init__()
-        server.fail_at = number
+        server.fail_at, server.done_first = number, done_first
         assert track(run_dir) == 1
         assert track(run_dir) == 0
         assert content(server) == whole, f"cut off at call {number}"
@@ -188,6 +200,30 @@ def test_a_run_of_the_same_name_is_another_run(server, run_dir, tmp_path):
         weights = read_manifest(folder)["results"]["weights_sha256"]
         assert sent.data.tags["weights_sha256"] == weights
         assert sent.files["model/model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+def test_rows_do_not_wait_for_a_store_of_files(server, run_dir, monkeypatch):
+    """One that is full or out of reach: the numbers are there all the same."""
+    edit_manifest(run_dir, results={"completed": False})
+
+    def full(self, identity, path, folder=None):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Server, "log_artifact", full)
+    assert track(run_dir) == 1
+    _, data, files, _ = content(server)
+    assert len([m for m in data.metrics if m[0] == "val_loss"]) == 2
+    assert not files
+
+
+def test_a_name_with_a_quotation_mark_is_one(server, smoke_run, tmp_path):
+    """MLflow's filters have two kinds of quotes and no escape."""
+    named = shutil.copytree(smoke_run, tmp_path / "it's")
+    edit_manifest(named, run_id="it's")
+    assert track(named) == track(named) == 0
+    assert content(server)[0].status == "FINISHED"
+    assert track(named, register="Anna's") == track(named, register="Anna's") == 0
+    assert len(server.models["Anna's"]) == 1
 
 
 def test_rows_that_wait_for_the_server_keep_their_time(server, run_dir, monkeypatch):
@@ -286,10 +322,32 @@ def test_what_is_no_address_is_refused_before_training(tmp_path, address):
 def test_the_other_process_ends_when_its_trainer_is_not_there(run_dir):
     """Killed before it was noticed, even: it gives up after its patience."""
     edit_manifest(run_dir, results={"completed": False})
-    environ = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_PATIENCE": "0"}
+    environ = {"MLFLOW_TRACKING_URI": NOBODY, "TRACKING_PATIENCE": "0"}
     done = run("track", run_dir, "--follow", 1 << 30, env=environ)
     assert done.returncode == 1
     assert "send it when the server is back" in done.stderr
+
+
+def test_a_run_that_ends_at_once_says_how_to_send_it(tmp_path):
+    """Before the other process could listen, even."""
+    environ = {"MLFLOW_TRACKING_URI": NOBODY, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    run_dir = tmp_path / "run"
+    done = run("train", "--config", SMOKE, "--run-dir", run_dir, "--stop-at", 1, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"track {run_dir}") == 1
+
+
+def test_a_resumed_run_is_left_to_the_process_of_its_new_trainer(run_dir, pool):
+    """That of a trainer that was killed sends no row twice, and does not call the run dead."""
+    edit_manifest(run_dir, results={"completed": False})
+    environ = {"MLFLOW_TRACKING_URI": NOBODY, "TRACKING_PATIENCE": "60"}
+    waiting = pool.submit(run, "track", run_dir, "--follow", 1 << 30, env=environ)
+    time.sleep(3)
+    assert not waiting.done()
+    edit_manifest(run_dir, resumes=[{"step": 1}])
+    done = waiting.result(timeout=30)
+    assert done.returncode == 0
+    assert "send it when the server is back" not in done.stderr
 
 
 def test_a_server_that_never_answers_changes_nothing(smoke_run, tmp_path):

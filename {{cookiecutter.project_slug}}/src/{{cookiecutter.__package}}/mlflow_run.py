@@ -19,7 +19,7 @@ from .config import config_from_dict, flatten
 from .environment import resolve
 from .manifest import MANIFEST, read_manifest
 from .record import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
-from .tracking import FAILED, check_address
+from .tracking import ENDINGS, FAILED, check_address
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class RemoteRun:
         self._client: Any = MlflowClient(uri)
         self._run_dir = run_dir
         self._id = ""
+        self._described = False
         self._sent = 0
         self._times: list[int] = []
 
@@ -70,6 +71,11 @@ class RemoteRun:
         if not self._id:
             self._open(manifest)
         self._send_rows()
+        if not self._described:
+            # After the rows: a full or unreachable store of files must not hold them up.
+            self._artifact(self._id, MANIFEST)
+            self._artifact(self._id, CONFIG)
+            self._described = True
         if manifest["results"]["completed"]:
             self._finish(manifest)
 
@@ -86,7 +92,7 @@ class RemoteRun:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        versions = self._client.search_model_versions(f"name = '{name}'")
+        versions = self._client.search_model_versions(f"name = {_quoted(name)}")
         for version in versions:
             if version.run_id == self._id:
                 return version.version
@@ -103,7 +109,7 @@ class RemoteRun:
 
         experiment = self._experiment(manifest["config"]["experiment_name"])
         known = {RUN_ID: manifest["run_id"], MADE_OF: _made_of(manifest)}
-        ours = " and ".join(f"tags.`{name}` = '{value}'" for name, value in known.items())
+        ours = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in known.items())
         found = self._client.search_runs([experiment], ours)
         if found:
             run = found[0]
@@ -129,8 +135,6 @@ class RemoteRun:
             self._client.log_batch(identity, params=params[start : start + MAX_PARAMS])
         if run.info.status not in ("RUNNING", "FINISHED"):
             self._client.update_run(identity, status="RUNNING")  # it was stopped and goes on
-        self._artifact(identity, MANIFEST)
-        self._artifact(identity, CONFIG)
         self._id = identity
 
     def _experiment(self, name: str) -> str:
@@ -221,12 +225,19 @@ def follow(run_dir: Path, trainer: int) -> int:
     stopped: list[str] = []
     signal.signal(FAILED, lambda *_: stopped.append("FAILED"))
     signal.signal(signal.SIGTERM, lambda *_: stopped.append("KILLED"))
-    uri = _server(read_manifest(run_dir))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+    manifest = read_manifest(run_dir)
+    resumes = manifest.get("resumes")
+    uri = _server(manifest)
     remote = RemoteRun(uri, run_dir)
     warned, ended = False, 0.0
     while True:
-        completed = read_manifest(run_dir)["results"]["completed"]
         gone = bool(stopped) or os.getppid() != trainer
+        manifest = read_manifest(run_dir)  # after that: of a trainer that is gone, the last word
+        if manifest.get("resumes") != resumes:
+            return 0  # resumed by another trainer, whose own process sends it from here on
+        completed = manifest["results"]["completed"]
         if (completed or gone) and not ended:
             ended = time.monotonic()
         remote.look()
@@ -281,6 +292,11 @@ def _made_of(manifest: dict[str, Any]) -> str:
     """One digest of configuration, code and data: with them equal, the run is the same one."""
     parts = [manifest["config_sha256"], manifest["code"], manifest["data"]["sha256"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _quoted(text: str) -> str:
+    """A text in a filter of MLflow's, which knows both quotes and no escape."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _patience() -> float:

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 FAILED = getattr(signal, "SIGHUP", signal.SIGTERM)
 """What tells the other process that the run ended by an error, not by a request."""
+ENDINGS = (signal.SIGTERM, FAILED)
+"""Held back from before the other process starts until it listens: a run may end at once."""
 STOP_SECONDS = 15
 """How long a run that was stopped waits for its last rows to be sent."""
 
@@ -45,6 +47,8 @@ class MlflowTracker(NullTracker):
 
     def start(self) -> None:
         command = [sys.executable, "-m", __package__, "track", str(self._run_dir)]
+        held = hasattr(signal, "pthread_sigmask")  # not on Windows
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS) if held else ()
         try:
             self._process = subprocess.Popen(
                 [*command, "--follow", str(os.getpid())],
@@ -56,19 +60,22 @@ class MlflowTracker(NullTracker):
             )
         except OSError as error:
             _log.warning("MLflow is not told, training goes on: %s", error.strerror)
+        finally:
+            if held:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __exit__(self, kind: type | None, *error: object) -> None:
         if self._process is None:
             return
-        if kind is None:
-            self._process.wait()  # it gives up by itself: TRACKING_PATIENCE
-            return
-        self._process.send_signal(signal.SIGTERM if kind is Interrupted else FAILED)
+        if kind is not None:
+            self._process.send_signal(signal.SIGTERM if kind is Interrupted else FAILED)
         try:
-            self._process.wait(STOP_SECONDS)
+            # A run that came to its end waits: the other gives up by itself (TRACKING_PATIENCE).
+            self._process.wait(STOP_SECONDS if kind is not None else None)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.returncode < 0:  # killed, so that it could not say so itself
             _log.warning(
                 "MLflow was not told the end of this run; later: python -m %s track %s",
                 *(__package__, self._run_dir),
