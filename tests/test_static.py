@@ -1,7 +1,9 @@
 """Baked files are held against the schemas and linters of the tools that will read them."""
 
 import itertools
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +39,8 @@ def test_the_tools_take_the_files(bake, manager, stack):
     """Dockerfile, compose files, workflows, pyproject.toml."""
     project = bake(dependency_manager=manager, stack=stack, project_slug="probe")
     check("hadolint", "--failure-threshold", "warning", project / "Dockerfile")
-    compose = sorted(project.glob("compose*.yaml"))
+    compose = sorted(project.glob("**/compose*.yaml"))
+    assert len(compose) > 1
     check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose)
     workflows = sorted(project.glob(".github/workflows/*.yml"))
     check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
@@ -77,6 +80,101 @@ def test_the_env_file_chooses_for_every_verb(bake):
     assert ".envs/cpu/bin/python train.py --config configs/smoke.yaml" in chosen
     for arguments, env in ((["ACCELERATOR=cuda"], {}), ([], {"ACCELERATOR": "cuda"})):
         assert "up cuda" in make(project, "--dry-run", "up", *arguments, env=env).stdout
+
+
+def test_the_env_file_is_read_by_make_as_text(bake):
+    """Quotes and comments are no part of a value, and nothing in it is executed."""
+    project = bake(project_slug="probe")
+    lines = [
+        *("CONFIG='configs/cifar10_resnet18.yaml'", 'CONFIG="configs/smoke.yaml"  # the last wins'),
+        *("export PACKAGE_INDEX='https://mirror/simple#x' # ours", "MLFLOW_PORT= 5001\t# ours\r"),
+    ]
+    (project / ".env").write_text("\n".join(lines) + "\n")
+    (project / "show.mk").write_text('include Makefile\nshow:\n\t@echo "[$$PACKAGE_INDEX]"\n')
+    assert "[https://mirror/simple#x]" in make(project, "-f", "show.mk", "show").stdout
+    shown = make(project, "--dry-run", "train", "mlflow").stdout
+    assert "train.py --config configs/smoke.yaml \n" in shown
+    assert "--port 5001 --backend-store-uri" in shown
+    names = ["ACCELERATOR", "CONFIG", "MLFLOW_PORT", "JUPYTER_PORT", "PACKAGE_INDEX"]
+    for value in ("$(shell touch ran)", "`touch ran`", "x; touch ran #", "'; touch ran; '"):
+        (project / ".env").write_text("".join(f"{name}={value}\n" for name in names))
+        for verb in ("setup", "train", "mlflow", "notebook", "up"):
+            make(project, verb, "PYTHON=true")
+            make(project, verb, "PYTHON=true", "ACCELERATOR=cpu", "PY=true")
+        assert not (project / "ran").exists(), value
+
+
+def test_the_env_example_has_every_variable(bake):
+    """Of compose files, of the Dockerfile's arguments and of the Makefile."""
+    project = bake(stack="torch-2.13.0-cu126", project_slug="probe")
+    files = [*project.glob("**/compose*.yaml"), project / "Dockerfile", project / "Makefile"]
+    text = "\n".join(path.read_text() for path in files)
+    used = {*re.findall(r"\$\{([A-Z_0-9]+)", text), *re.findall(r"^ +([A-Z_0-9]+):$", text, re.M)}
+    used |= {*re.findall(r"^ARG ([A-Z_0-9]+)", text, re.M)}
+    used |= {*re.findall(r"call setting,([A-Z_0-9]+)", text)}
+    # These two are filled in from the host's numbers, which have names of their own there.
+    used = {{"USER_ID": "HOST_UID", "GROUP_ID": "HOST_GID"}.get(name, name) for name in used}
+    example = (project / ".env.example").read_text()
+    assert len(used) > 20
+    assert used - {*re.findall(r"^#? ?([A-Z_0-9]+)=", example, re.M)} == set()
+
+
+FAKE_DOCKER = """\
+#!/bin/sh
+case "$*" in
+    "compose version"*) echo 2.30.0 ;;
+    "ps "*) echo "$THEIRS" ;;
+    *down*) echo taken down ;;
+esac
+"""
+
+
+def test_whose_services_they_are_is_asked_before_they_are_taken_down(bake, tmp_path):
+    """Those of another checkout are left; by a link, or of a folder that is gone, they are ours."""
+    project = bake(project_slug="probe")
+    (tmp_path / "docker").write_text(FAKE_DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    other, link = tmp_path / "other", tmp_path / "link"
+    other.mkdir()
+    link.symlink_to(project)
+    path = f"{tmp_path}:{demo.environment()['PATH']}"
+    for theirs, allowed in ((other, False), (link, True), (tmp_path / "gone", True)):
+        environ = {"PATH": path, "THEIRS": str(theirs)}
+        done = make(project, "down", f"PYTHON={sys.executable}", env=environ)
+        assert ("taken down" in done.stdout) is allowed, done.stderr
+        assert (f"services named probe belong to {other}" in done.stderr) is not allowed
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("ERROR: BuildKit is enabled but the buildx component is missing or broken.", "no buildx"),
+        ("the --mount option requires BuildKit. Refer to https://docs", "no buildx"),
+        ("Error response from daemon: no space left on device", "the disk is full"),
+        ("ERROR: failed to resolve source metadata for x/y:1", "BASE_IMAGE_CPU"),
+        ("nvidia-container-cli: initialization error: driver not loaded", "ACCELERATOR=cpu"),
+    ],
+)
+def test_what_an_engine_says_is_told_in_one_line(bake, said, told):
+    """With what to do about it."""
+    project = bake(project_slug="probe")
+    code = "import sys; from engine import why; print(why(sys.stdin.read(), [], {}))"
+    environ = {**demo.environment(), "PYTHONPATH": str(project / "environment")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=said, env=environ, capture_output=True, text=True)
+    assert told in done.stdout, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_named_before_mlflow_is_installed(bake):
+    """`make mlflow` beside the services of `make up`, say."""
+    project = bake(project_slug="probe")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"MLFLOW_PORT={taken.getsockname()[1]}"
+        done = make(project, "mlflow", port, f"PYTHON={sys.executable}")
+    assert done.returncode != 0
+    assert f"error: port {port[12:]} is in use; set another MLFLOW_PORT in .env" in done.stderr
+    assert not (project / ".envs").exists()
 
 
 @pytest.mark.parametrize("manager", ["uv", "poetry", "conda", "pixi"])

@@ -5,6 +5,7 @@ a resolver can lock for all platforms. Their metadata is the real wheel's where 
 that of PyPI's build without what only CUDA needs; only a wheel that lies here can be downloaded.
 """
 
+import base64
 import hashlib
 import html
 import http.server
@@ -70,8 +71,9 @@ def serve(wheel: Path | None, torch: str) -> Iterator[str]:
 
 
 @contextmanager
-def serve_pypi(cutoff: str, index: str = registry.PYPI) -> Iterator[str]:
-    """Serve `index` as it was at `cutoff`, for a resolver that knows no such date."""
+def serve_pypi(cutoff: str, index: str = registry.PYPI, *, login: str = "") -> Iterator[str]:
+    """Serve `index` as it was at `cutoff`, for a resolver that knows no such date; `login`, as
+    `name:password`, makes it one that wants a password."""
 
     def answer(path: str) -> tuple[bytes, str] | None:
         try:
@@ -85,16 +87,20 @@ def serve_pypi(cutoff: str, index: str = registry.PYPI) -> Iterator[str]:
         )
         return f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html"
 
-    with loopback(answer) as address:
+    with loopback(answer, login) as address:
         yield f"{address}/simple"
 
 
 @contextmanager
-def loopback(answer: Answer) -> Iterator[str]:
+def loopback(answer: Answer, login: str = "") -> Iterator[str]:
     """A server on loopback while the block runs; the value is its address."""
+    wanted = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if wanted and self.headers["Authorization"] != wanted:
+                self.send_error(401)
+                return
             found = answer(self.path)
             if found is None:
                 self.send_error(404)

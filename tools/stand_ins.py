@@ -110,11 +110,14 @@ def _add_python(root: Path) -> None:
             "the tests need a Python in a folder of its own, not the distribution's"
         )
     library = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}"
-    left_out = (f"{library}/site-packages", f"{library}/test", f"{library}/config-")
+    packages = f"{library}/site-packages/"
+    left_out = (f"{library}/test", f"{library}/config-")
 
     def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         path = member.name.removeprefix("python/")
-        return None if path.startswith(left_out) or "__pycache__" in path else member
+        # pip alone is there, as in the build that uv downloads; the Dockerfile takes it out.
+        foreign = path.startswith(packages) and not path.startswith(f"{packages}pip")
+        return None if foreign or path.startswith(left_out) or "__pycache__" in path else member
 
     archive = root / "srv/python.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:

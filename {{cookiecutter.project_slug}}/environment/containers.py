@@ -13,19 +13,22 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine import check_compose, check_engine, check_folder, check_port, why
+from engine import check_compose, check_engine, check_folder, why
 from failure import SetupError, one_line
 from locked import ROOT, settings
+from port import check_port
 
 PORTS = {"mlflow": ("MLFLOW_PORT", "5000"), "jupyter": ("JUPYTER_PORT", "8888")}
 """Of each service the variable of its port; the number is the default, and the port inside."""
 FOLDERS = {"DATA_DIR": "./data", "OUTPUT_DIR": "./outputs"}
 ARGUMENTS = (
     *("BASE_IMAGE_CPU", "BASE_IMAGE_CUDA", "UV_IMAGE", "PYTHON_VERSION"),
-    *("UV_PYTHON_INSTALL_MIRROR", "PACKAGE_INDEX", "PYTORCH_INDEX_CPU", "PYTORCH_INDEX_CUDA"),
-    *("SOURCE_DATE_EPOCH", "CODE_COMMIT", "LOCK_SHA256", "BUILD_DATE"),
+    *("UV_PYTHON_INSTALL_MIRROR", "SOURCE_DATE_EPOCH", "CODE_COMMIT", "LOCK_SHA256", "BUILD_DATE"),
+    *("PACKAGE_INDEX", "PYTORCH_INDEX_CPU", "PYTORCH_INDEX_CUDA"),
 )
 """Build arguments that have the name of a variable; one that is empty is as if it were not set."""
+NO_EMPTY = ARGUMENTS[:6]
+"""Those whose default compose would replace by nothing."""
 
 
 def main() -> int:
@@ -44,11 +47,15 @@ def main() -> int:
     # Compose reads .env by rules of its own; what stands there is left to it.
     left = _env_file(ROOT / ".env").keys() - os.environ.keys()
     theirs = {name: value for name, value in environ.items() if name not in left}
+    _check_checkout(environ)
     if action == "down":
         _run([*compose, "down", *options], theirs)
         return 0
     _check_services(compose, environ)
-    _run([*compose, "up", "--build", "--detach", "--wait", *options], theirs, compose)
+    try:
+        _run([*compose, "up", "--build", "--detach", "--wait", *options], theirs, compose)
+    except KeyboardInterrupt:
+        raise SetupError("stopped; make down stops what was started", code=130) from None
     # Without the last word MLflow's pages open on language models.
     where = "#/experiments?workflowType=machine_learning"
     print(f"MLflow   http://127.0.0.1:{environ['MLFLOW_PORT']}/{where}")
@@ -106,13 +113,14 @@ def _check_services(compose: list[str], environ: dict[str, str]) -> None:
         raise SetupError(".env is missing: cp .env.example .env, then set JUPYTER_TOKEN")
     if not environ.get("JUPYTER_TOKEN"):
         raise SetupError("JUPYTER_TOKEN is empty; set it in .env, Jupyter does not start without")
-    emptied = [name for name, value in _env_file(ROOT / ".env").items() if not value]
-    if images := sorted({*ARGUMENTS[:4]} & {*emptied}):
-        raise SetupError(f"{images[0]} is empty in .env; give it a value, or make it a comment")
+    emptied = {name for name, value in _env_file(ROOT / ".env").items() if not value}
+    if unset := sorted(emptied & {*NO_EMPTY}):
+        raise SetupError(f"{unset[0]} is empty in .env; give it a value, or make it a comment")
     config = environ.get("CONFIG", "configs/baseline.yaml")
     if not (ROOT / config).is_file():
         raise SetupError(f"CONFIG={config} is no file of this project")
-    _check_checkout(environ)
+    if not (ROOT / config).resolve().is_relative_to(ROOT / "configs"):
+        raise SetupError(f"CONFIG={config} is not in the image: move it to configs/")
     user = int(environ["HOST_UID"]), int(environ["HOST_GID"])
     for variable in FOLDERS:
         check_folder(ROOT / Path(environ[variable]).expanduser(), *user)
@@ -128,18 +136,23 @@ def _check_services(compose: list[str], environ: dict[str, str]) -> None:
 
 
 def _check_checkout(environ: dict[str, str]) -> None:
-    """One engine may serve several people: their services have one name, and would be replaced."""
+    """One engine may serve several people: their services have one name, and would be replaced.
+
+    Those of a folder that is gone are this checkout's: it was moved.
+    """
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     name = environ.get("COMPOSE_PROJECT_NAME") or re.search(r"^name: (\S+)", text, re.MULTILINE)[1]
     label = "com.docker.compose.project"
     asked = ["docker", "ps", "--all", "--filter", f"label={label}={name}"]
     asked += ["--format", f'{{{{.Label "{label}.working_dir"}}}}']
     done = subprocess.run(asked, env=environ, capture_output=True, text=True)
-    for other in {*done.stdout.split("\n")} - {"", str(ROOT)}:
-        raise SetupError(
-            f"services named {name} belong to {other}; make down there, or set another "
-            "COMPOSE_PROJECT_NAME in .env"
-        )
+    for other in sorted({*done.stdout.split("\n")} - {""}):
+        folder = Path(other)  # as it was typed: it may lead here by a link
+        if folder.is_dir() and not folder.samefile(ROOT):
+            raise SetupError(
+                f"services named {name} belong to {other}; make down there, or set another "
+                "COMPOSE_PROJECT_NAME in .env"
+            )
 
 
 def _build(accelerator: str, environ: dict[str, str]) -> list[str]:

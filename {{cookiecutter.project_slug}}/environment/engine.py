@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +32,10 @@ REASONS = (
     (
         r"(?i)no space left on device",
         "the disk is full; docker system prune frees what old builds left",
+    ),
+    (
+        r"buildx component is missing|requires BuildKit|unknown flag: --target",
+        f"docker has no buildx plugin: install docker-buildx-plugin ({INSTALL})",
     ),
     (
         r"failed to do request|failed to resolve source metadata|pull access denied",
@@ -81,23 +84,12 @@ def check_folder(folder: Path, user: int, group: int) -> None:
     except OSError as error:
         raise SetupError(f"{folder} cannot be made: {error.strerror}") from None
     facts = folder.stat()
-    bit = 0o200 if facts.st_uid == user else 0o020 if facts.st_gid == group else 0o002
-    if user and not facts.st_mode & bit:
+    shift = 6 if facts.st_uid == user else 3 if facts.st_gid == group else 0
+    if user and facts.st_mode >> shift & 0o3 != 0o3:  # to write into and to enter
         raise SetupError(
             f"{folder} is not writable by user {user}, who trains in the container: "
             f"sudo chown -R {user}:{group} {shlex.quote(str(folder))}"
         )
-
-
-def check_port(variable: str, port: str, *, ours: bool) -> None:
-    """Raise a `SetupError` unless `port` is free on loopback, or `ours` already."""
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise SetupError(f"{variable} must be a port, 1 to 65535, got {port!r}")
-    if ours:
-        return
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", int(port))) == 0:
-            raise SetupError(f"port {port} is in use; set another {variable} in .env")
 
 
 def why(said: str, compose: list[str], environ: Mapping[str, str]) -> str:

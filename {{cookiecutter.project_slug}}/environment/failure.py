@@ -99,6 +99,7 @@ _SUBJECTS = (
 
 def explain(log: str, where: str = "") -> str:
     """One line for what a manager wrote to its error stream; `where` says where the rest is."""
+    log = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", log)  # codes for terminals
     for pattern, reason in REASONS:
         if re.search(pattern, log):
             return f"{reason}{_subject(log)}{where}"

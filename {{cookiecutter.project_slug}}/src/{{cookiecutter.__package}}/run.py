@@ -1,6 +1,7 @@
 """A run directory: opening one, and describing the run that is about to fill it."""
 
 import datetime
+import errno
 import logging
 import math
 import os
@@ -98,6 +99,7 @@ def only_writer(run_dir: Path) -> Iterator[None]:
 
     Raises:
         ValueError: another process is training there, or the directory cannot be made.
+        OSError: as the system says; of a full disk, with what to do.
     """
     made_here = not run_dir.exists()
     try:
@@ -109,6 +111,12 @@ def only_writer(run_dir: Path) -> Iterator[None]:
     with _locked(run_dir):
         try:
             yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            goes_on = (run_dir / MANIFEST).exists()
+            advice = f"then go on with train --resume {run_dir}" if goes_on else "and start again"
+            raise OSError(f"{error.strerror} for {run_dir}; make room, {advice}") from error
         finally:
             if made_here and not any(run_dir.iterdir()):
                 run_dir.rmdir()

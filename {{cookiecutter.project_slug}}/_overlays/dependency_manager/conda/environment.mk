@@ -16,4 +16,4 @@ lock: ## resolve all environments anew
 {% endfor %}
 
 notebook: setup ## open the notebooks in JupyterLab
-	$(PY) -m jupyter lab --ip 127.0.0.1 --port $(call setting,JUPYTER_PORT,8888) notebooks
+	$(PY) -m jupyter $(LAB)

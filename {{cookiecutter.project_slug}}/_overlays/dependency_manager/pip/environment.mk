@@ -26,4 +26,4 @@ $(UV): | python
 notebook: setup ## open the notebooks in JupyterLab
 	$(PY) -m pip install --disable-pip-version-check --require-hashes --no-deps --quiet \
 	    --requirement requirements/notebook.txt
-	$(PY) -m jupyter lab --ip 127.0.0.1 --port $(call setting,JUPYTER_PORT,8888) notebooks
+	$(PY) -m jupyter $(LAB)

@@ -7,7 +7,7 @@ lock: | pixi ## resolve all environments anew into pixi.lock
 	pixi lock
 
 notebook: | pixi ## open the notebooks in JupyterLab
-	PYTHONPATH=src pixi run --locked --environment $(ACCELERATOR)-notebook jupyter lab --ip 127.0.0.1 --port $(call setting,JUPYTER_PORT,8888) notebooks
+	PYTHONPATH=src pixi run --locked --environment $(ACCELERATOR)-notebook jupyter $(LAB)
 
 .PHONY: pixi
 pixi:

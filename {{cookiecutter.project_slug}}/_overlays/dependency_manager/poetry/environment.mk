@@ -5,7 +5,7 @@ lock: | poetry ## resolve all environments anew into poetry.lock
 notebook: setup | poetry ## open the notebooks in JupyterLab
 	VIRTUAL_ENV=$(realpath .envs/$(ACCELERATOR)) poetry install --no-root --extras $(ACCELERATOR) \
 	    --with dev,notebook
-	$(PY) -m jupyter lab --ip 127.0.0.1 --port $(call setting,JUPYTER_PORT,8888) notebooks
+	$(PY) -m jupyter $(LAB)
 
 .PHONY: poetry
 poetry:

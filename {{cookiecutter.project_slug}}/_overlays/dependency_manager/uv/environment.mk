@@ -6,7 +6,7 @@ lock: | uv ## resolve all environments anew into uv.lock
 notebook: setup | uv ## open the notebooks in JupyterLab
 	UV_PROJECT_ENVIRONMENT=.envs/$(ACCELERATOR) uv sync --locked --inexact --no-install-project \
 	    --extra $(ACCELERATOR) --group notebook --python $(PYTHON)
-	$(PY) -m jupyter lab --ip 127.0.0.1 --port $(call setting,JUPYTER_PORT,8888) notebooks
+	$(PY) -m jupyter $(LAB)
 
 .PHONY: uv
 uv:
