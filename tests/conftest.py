@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,12 @@ HOSTILE = {
     "description": "one\nline \"and\" another: 'yes' \\N \t tab \x7f # {not a tag} ${HOME} 🎲\\",
     "author_name": 'O\'Connor & "Søn", Ltd.\\\nLicense: forged',
 }
+
+
+# Where the tests were started with Ctrl-C ignored, as in the background of a script, so would be
+# all that they start, and the tests of Ctrl-C see nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,6 +83,13 @@ def make(project: Path, *verbs: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
+
+
+def free_port() -> int:
+    """A port on loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def commit(project: Path) -> None:

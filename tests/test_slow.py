@@ -1,13 +1,9 @@
-"""The long checks: a kill at every step and at random instants, and a real MLflow server."""
+"""The long checks: a kill at every step and at random instants."""
 
-import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,55 +110,3 @@ def test_a_kill_at_a_random_instant_changes_no_bit(pip_project, uninterrupted, t
     with ThreadPoolExecutor(2) as pool:
         equal = list(pool.map(killed, range(50)))
     assert equal == [True] * 50
-
-
-def test_a_run_appears_in_a_real_mlflow_server(pip_project):
-    """`make mlflow` serves; a tracked run has its parameters, metrics and manifest there."""
-    python = f"PYTHON={sys.executable}"
-    server = subprocess.Popen(
-        ["make", "mlflow", python],
-        cwd=pip_project,
-        env=demo.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = "http://127.0.0.1:5000"
-    try:
-        for _ in range(900):
-            assert server.poll() is None, "the server did not start"
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(1)
-        environ = {**demo.environment(), "MLFLOW_TRACKING_URI": address}
-        command = [".venv/bin/python", "train.py", "--config", "configs/smoke.yaml"]
-        done = subprocess.run(command, cwd=pip_project, env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "MLflow" not in done.stderr
-        run_dir = Path(done.stdout.splitlines()[-1].removeprefix("run: "))
-        found = post(f"{address}/api/2.0/mlflow/runs/search", {"experiment_ids": ["1"]})["runs"]
-        assert [run["info"]["run_name"] for run in found] == [run_dir.name]
-        assert found[0]["info"]["status"] == "FINISHED"
-        params = {p["key"]: p["value"] for p in found[0]["data"]["params"]}
-        assert params["seed"] == "0"
-        metrics = {m["key"] for m in found[0]["data"]["metrics"]}
-        assert {"train_loss", "val_loss", "val_accuracy", "test_accuracy"} <= metrics
-        run_id = found[0]["info"]["run_id"]
-        listing = urllib.request.urlopen(f"{address}/api/2.0/mlflow/artifacts/list?run_id={run_id}")
-        names = {file["path"] for file in json.load(listing)["files"]}
-        record = {"manifest.json", "config.yaml", "metrics.csv", "steps.jsonl", "curves.png"}
-        assert names == record | {"model"}
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-
-
-def post(url: str, body: dict) -> dict:
-    """One call of MLflow's REST interface."""
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
