@@ -200,14 +200,30 @@ def holds_the_rest(project, old, new):
 
 
 @pytest.mark.parametrize("manager", MANAGERS)
-def test_edits_are_kept(born, fresh, manager):
+@pytest.mark.parametrize(
+    ("tag", "after"), [*((t, NOW) for t in RELEASED if t != "v0.1.0"), (NOW, NEXT)]
+)
+def test_edits_are_kept(born, fresh, tag, after, manager):
     """By `make upgrade`: all edits are there, and all that the template changed."""
-    project = born(NOW, dependency_manager=manager)
+    project = born(tag, dependency_manager=manager)
     kept = make_edits(project, manager)
-    succeeds(upgrade(project))
+    succeeds(upgrade(project, f"TO={after}"))
     holds_edits(project, kept)
     answers = {**ANSWERS, "dependency_manager": manager}
-    holds_the_rest(project, fresh(NOW, **answers), fresh(NEXT, **answers))
+    holds_the_rest(project, fresh(tag, **answers), fresh(after, **answers))
+
+
+@pytest.mark.parametrize("tag", [tag for tag in RELEASED if tag != "v0.1.0"])
+def test_an_upgrade_from_a_release_can_be_taken_back(born, tag):
+    """It was begun by the old version's commands, and is taken back by the new one's."""
+    project = born(tag)
+    make_edits(project, "pip")
+    before = tree(project, without=())
+    succeeds(upgrade(project, f"TO={NOW}"))
+    assert tree(project, without=()) != before
+    succeeds(upgrade(project, verb="upgrade-abort"))
+    assert tree(project, without=()) == before
+    assert git(project, "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize("tag", RELEASED)
@@ -279,6 +295,75 @@ def test_a_conflict_is_named_and_can_be_taken_back(born):
     assert tree(project, without=()) == before
     assert git(project, "status", "--porcelain") == ""
     assert "there is no upgrade to take back" in errors(upgrade(project, verb="upgrade-abort"))[0]
+
+
+@pytest.fixture
+def pins_moved(other_template):
+    """A version of the template that moves one pin."""
+    edit(other_template / "data" / "packages.json", r'"tqdm": "[^"]+"', '"tqdm": "4.70.0"')
+    releases.release(other_template, "v99.1.0", "An older tqdm.")
+    return other_template
+
+
+def own_pin(project, template):
+    """A project of which somebody moved the same pin."""
+    edit(project / "pyproject.toml", r"tqdm==[\d.]+", "tqdm==4.69.0")
+    return linked(project, template)
+
+
+def test_a_conflict_in_the_dependencies_can_be_taken_back(born, pins_moved):
+    """The one file that says where the locks are has markers in it then."""
+    project = own_pin(born(NOW), pins_moved)
+    before = tree(project, without=())
+    (line,) = errors(upgrade(project))
+    assert line.startswith("error: pyproject.toml has a conflict")
+    succeeds(upgrade(project, verb="upgrade-abort"))
+    assert tree(project, without=()) == before
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_the_loop_tells_a_conflict_in_the_dependencies(born, pins_moved):
+    """And puts the project back."""
+    project = own_pin(born(NOW, name="team-1"), pins_moved)
+    before = tree(project, without=())
+    command = [sys.executable, str(ROOT / "tools" / "upgrade_projects.py"), "--no-check"]
+    command += ["--python", sys.executable, str(project)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(r"^team-1 +pyproject.toml has a conflict", done.stdout, re.MULTILINE)
+    assert tree(project, without=()) == before
+    assert git(project, "status", "--porcelain") == ""
+
+
+PIXI = """\
+#!/bin/sh
+case "$1" in
+    --version) echo pixi 9.9.9 ;;
+    lock) echo made > pixi.lock ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+def test_a_setup_that_fails_after_the_lock_was_made_is_said_and_taken_back(born, tmp_path):
+    """With the lock, which git does not know yet; what somebody made meanwhile stays."""
+    project = born(NOW)
+    before = tree(project, without=())
+    stub = tmp_path / "bin" / "pixi"
+    stub.parent.mkdir()
+    stub.write_text(PIXI)
+    stub.chmod(0o755)
+    path = {"PATH": f"{stub.parent}:{demo.environment()['PATH']}"}
+    done = upgrade(project, "DEPENDENCY_MANAGER=pixi", check="CHECK=yes", env=path)
+    assert "make setup fails after the upgrade; mend that" in errors(done)[-1]
+    assert (project / "pixi.lock").read_text() == "made\n"
+    (project / "requirements").mkdir(exist_ok=True)
+    (project / "requirements" / "mine.txt").write_text("mine")
+    succeeds(upgrade(project, verb="upgrade-abort"))
+    assert (project / "requirements" / "mine.txt").read_text() == "mine"
+    (project / "requirements" / "mine.txt").unlink()
+    assert tree(project, without=()) == before
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_a_conflict_that_was_mended_goes_on(born, fresh):
@@ -365,6 +450,55 @@ def linked(project, template):
     path.write_text(re.sub(r'"template": "[^"]*"', f'"template": "{template}"', path.read_text()))
     commit(project, "other template")
     return project
+
+
+def test_a_mirror_without_tags_has_the_releases(born, template, tmp_path):
+    """The commit of a release says so: checked, linked and upgraded by its version all the same."""
+    mirror = tmp_path / "mirror"
+    git(template, "clone", "--quiet", "--no-tags", str(template), str(mirror))
+    newest = RELEASED[-1]
+    git(mirror, "reset", "--quiet", "--hard", git(template, "rev-parse", newest))
+    project = linked(born(RELEASED[0]), mirror)
+    for name in ("upgrade.py", "template.py", "merge.py"):  # of a version that has the verb
+        source = ROOT / "{{cookiecutter.project_slug}}" / "environment" / name
+        shutil.copy(source, project / "environment" / name)
+    command = [sys.executable, "environment/upgrade.py", "--check"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert f"template {newest[1:]} is there" in done.stdout, done.stderr
+    project = linked(born(newest, name="newer"), mirror)
+    (project / ".cruft.json").unlink()
+    commit(project, "not linked")
+    succeeds(upgrade(project, f"TEMPLATE={template}", verb="link"))
+    git(mirror, "reset", "--quiet", "--hard", git(template, "rev-parse", NEXT))
+    git(mirror, "commit", "--quiet", "--allow-empty", "--message", "Release 99.0.0")
+    project = linked(born(NOW, name="newest"), mirror)
+    succeeds(upgrade(project))
+    assert json.loads((project / ".cruft.json").read_text())["commit"] == git(
+        mirror, "rev-parse", "HEAD"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("2.1.1", "error: this is cookiecutter 2.1.1; the template needs 2.2"),
+        ("1.7.3", "No module named 'needs_cookiecutter_2_2'"),
+    ],
+)
+def test_a_cookiecutter_that_is_too_old_is_refused_in_one_line(tmp_path, version, told):
+    """Really installed; its last line says it, and nothing is made."""
+    python = tmp_path / "old" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "old"], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", f"cookiecutter=={version}"]
+    subprocess.run([*install, "setuptools<81"], check=True, capture_output=True)
+    (tmp_path / "out").mkdir()
+    command = [python, "-P", "-m", "cookiecutter", str(ROOT), "--no-input"]
+    command += ["--output-dir", str(tmp_path / "out"), "project_slug=probe"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert told in f"{done.stdout}{done.stderr}".strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_retired_stack_is_still_upgraded(born, other_template):
@@ -504,7 +638,8 @@ def test_an_upgrade_that_is_stopped_can_be_taken_back(born, name, moment):
     }
     elapsed = lambda: time.monotonic() - start > moment  # noqa: E731
     running = begun(project, at=reached.get(moment, elapsed))
-    with suppress(ProcessLookupError):  # done before the moment came
+    assert running.poll() is None, "it was done before the moment came"
+    with suppress(ProcessLookupError):
         os.killpg(running.pid, getattr(signal, name))
     _, told = running.communicate(timeout=60)
     assert "Traceback" not in told
@@ -562,16 +697,13 @@ def team(request, template, cruft_environment, tmp_path_factory):
         yield project, kept
 
 
-def test_a_newer_pin_is_locked_installed_and_checked(team, other_template):
+def test_a_newer_pin_is_locked_installed_and_checked(team, pins_moved):
     """All of `make upgrade`: the merge, `make lock`, `make setup`, the project's own tests.
 
     Afterwards `compare` names the upgrade as what came between two runs.
     """
     project, kept = team
-    pins = other_template / "data" / "packages.json"
-    edit(pins, r'"tqdm": "[^"]+"', '"tqdm": "4.70.0"')
-    releases.release(other_template, "v99.1.0", "An older tqdm.")
-    linked(project, other_template)
+    linked(project, pins_moved)
     said = succeeds(upgrade(project, check="CHECK=yes"))
     assert re.search("uv lock|uv pip compile", said)
     assert "passed" in said

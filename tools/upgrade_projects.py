@@ -62,7 +62,11 @@ def _upgrade(project: Path, variables: list[str]) -> tuple[bool, str]:
     sys.stderr.write(done.stderr)
     if done.returncode:
         reasons = re.findall(r"^error: (.*)$", done.stderr, re.MULTILINE) or ["make upgrade failed"]
-        _take_back(project, variables)
+        try:
+            _take_back(project, variables)
+        except subprocess.CalledProcessError as error:
+            sys.stderr.write(error.stderr)
+            reasons.append("and make upgrade-abort failed: the upgrade is in the tree")
         return False, "; ".join(reasons)
     if not git(project, "status", "--porcelain"):
         return True, "up to date"

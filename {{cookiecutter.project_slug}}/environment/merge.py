@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -23,9 +24,12 @@ from template import LINK
 BEGUN, MERGED, DONE = "begun", "merged", "done"
 REJECTED = ".rej"
 MARKER = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
-LIFELINE = re.compile(r"Makefile|[^/]+\.mk|environment/[^/]+\.py")
+LIFELINE = re.compile(r"Makefile|[^/]+\.mk|environment/[^/]+\.(py|sed)")
 """What `make upgrade-abort` itself needs: no conflict marker may stand in it."""
-UNDERWAY = ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
+UNDERWAY = (
+    *("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"),
+    *("rebase-merge", "rebase-apply"),
+)
 
 
 @dataclass
@@ -45,6 +49,13 @@ class Merge:
     """Files `*.rej` that were there: not of this upgrade."""
     unmerged: dict[str, str]
     """Digests of the files that git could not merge, as it left them."""
+    lock_patterns: list[str] = field(default_factory=list)
+    """Where locks are, in either version: `pyproject.toml` itself may have a conflict. Empty where
+    the upgrade was begun by 0.2.0."""
+    made: list[str] = field(default_factory=list)
+    """Locks that `make lock` made, where there were none."""
+    before_lock: list[str] | None = None
+    """The locks that are there, while `make lock` runs."""
     state: str = BEGUN
 
     @classmethod
@@ -86,7 +97,8 @@ class Merge:
         locked_for = inputs(new) if taken else inputs(ROOT) if _locks(ROOT) else ""
         rejected = [name for name in files if os.path.lexists(ROOT / f"{name}{REJECTED}")]
         head = git("rev-parse", "HEAD")
-        merge = cls(head, version, files, unedited, locked_for, rejected, {})
+        patterns = sorted({*_patterns(ROOT), *_patterns(new)})
+        merge = cls(head, version, files, unedited, locked_for, rejected, {}, patterns)
         merge._write()
         # What a three-way merge starts from may not be in this repository: a project that was
         # edited before its first commit lacks the template's own files.
@@ -150,7 +162,7 @@ class Merge:
         What the user made since, and what git ignores, is none of it.
         """
         git("add", "--update", "--", ".")
-        ours = {*self.files, *_locks(ROOT), LINK.name}
+        ours = {*self.files, *self._locks(), LINK.name}
         git("add", "--force", "--", *sorted(name for name in ours if (ROOT / name).is_file()))
 
     @property
@@ -158,10 +170,28 @@ class Merge:
         """Whether the dependencies are no longer what the lock in the tree was made of."""
         return bool(self.locked_for) and inputs(ROOT) != self.locked_for
 
+    @contextmanager
+    def locking(self) -> Iterator[None]:
+        """While `make lock` runs: what it makes, whole or not, is the upgrade's."""
+        self.before_lock = self._locks()
+        self._write()
+        yield
+        self._note_made()
+        self._write()
+
     def locked(self) -> None:
         """The lock in the tree is of this tree."""
         self.locked_for = inputs(ROOT)
         self._write()
+
+    def _note_made(self) -> None:
+        if self.before_lock is not None:
+            self.made = sorted({*self.made, *self._locks()} - {*self.before_lock})
+            self.before_lock = None
+
+    def _locks(self) -> list[str]:
+        before = git("show", "HEAD:./pyproject.toml")
+        return _found(ROOT, self.lock_patterns or _read_patterns(before))
 
     def done(self) -> None:
         """Nothing is left to mend; it can be taken back until it is committed."""
@@ -171,7 +201,7 @@ class Merge:
     def abort(self) -> int:
         """Restore the tree and say so."""
         self.restore()
-        print("the tree is as it was before the upgrade")
+        print("the tree is as it was before the upgrade; make setup for its environment")
         return 0
 
     def restore(self) -> None:
@@ -186,13 +216,14 @@ class Merge:
         staged = git(
             "diff", "--cached", "--diff-filter=A", "--name-only", "--relative", "-z", "HEAD"
         )
-        ours = {*self.files, *_locks(ROOT), LINK.name}
+        self._note_made()
+        ours = {*self.files, *self._locks(), LINK.name}
         if others := sorted(set((staged or "").split("\0")) - ours - {""}):
             git("reset", "--quiet", "HEAD", "--", *others)  # they stay on disk
         git("restore", f"--source={self.head}", "--staged", "--worktree", "--", ".")
         rejected = {f"{name}{REJECTED}" for name in self._rejected()}
         # Of these none was here when it began, unless git had it.
-        for name in sorted((set(self.files) - tracked()) | rejected):
+        for name in sorted(({*self.files, *self.made} - tracked()) | rejected):
             if os.path.lexists(ROOT / name):
                 (ROOT / name).unlink()
                 _drop_empty((ROOT / name).parent)
@@ -287,11 +318,21 @@ def names(folder: Path) -> set[str]:
 
 def _locks(folder: Path, settings: Path | None = None) -> list[str]:
     """The lock files in a folder, by the patterns of its own or another's `pyproject.toml`."""
-    text = ((settings or folder) / "pyproject.toml").read_text(encoding="utf-8")
+    return _found(folder, _patterns(settings or folder))
+
+
+def _patterns(folder: Path) -> list[str]:
+    return _read_patterns((folder / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _read_patterns(text: str) -> list[str]:
     try:
-        patterns = tomllib.loads(text)["tool"]["repro"]["locks"]
+        return tomllib.loads(text)["tool"]["repro"]["locks"]
     except (tomllib.TOMLDecodeError, KeyError):
         raise SetupError("pyproject.toml has no [tool.repro] locks; restore it") from None
+
+
+def _found(folder: Path, patterns: list[str]) -> list[str]:
     return [p.relative_to(folder).as_posix() for each in patterns for p in folder.glob(each)]
 
 

@@ -19,9 +19,14 @@ from locked import ROOT
 ANSWERS = ROOT / ".template.json"
 LINK = ROOT / ".cruft.json"
 CRUFT = ROOT / ".envs" / "tool-upgrade" / "bin" / "python"
-HOSTS = {"gh": "https://github.com/{}.git", "gl": "https://gitlab.com/{}.git"}
+HOSTS = {
+    "gh": "https://github.com/{}.git",
+    "gl": "https://gitlab.com/{}.git",
+    "bb": "https://bitbucket.org/{}.git",
+}
 """cookiecutter's abbreviations, which git does not know."""
 RELEASE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+RELEASED = re.compile(r"^(\w+) Release (\d+\.\d+\.\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -64,19 +69,27 @@ class Template:
         if done.returncode:
             reason = explain(re.sub(r"(?m)^fatal: ", "error: ", done.stderr))
             raise SetupError(f"the template {address} cannot be cloned: {reason}", code=1)
-        return cls(folder)
+        template = cls(folder)
+        # A mirror may lack the tags; the commit of a release says so, too.
+        for commit, version in RELEASED.findall(template._git("log", "--format=%H %s")):
+            template._git("update-ref", f"refs/releases/v{version}", commit)
+        return template
 
     def commit(self, reference: str) -> str:
         """The commit of a tag, a branch or a commit; a `SetupError` if it has none such."""
-        for name in (reference, f"origin/{reference}"):
-            if found := self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
-                return found
+        if found := self.named(reference) or self._commit(f"refs/releases/{reference}"):
+            return found
         newest = self.releases()[-1:] or ["none"]
         raise SetupError(f"the template has no {reference}; its newest release is {newest[0]}")
 
+    def named(self, reference: str) -> str:
+        """The same of what every clone knows by that name, or nothing."""
+        return self._commit(reference) or self._commit(f"origin/{reference}")
+
     def releases(self) -> list[str]:
-        """Its release tags, oldest first."""
-        names = [name for name in self._git("tag").split() if RELEASE.fullmatch(name)]
+        """Its releases, oldest first."""
+        listed = ["for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags", "refs/releases"]
+        names = {name for name in self._git(*listed).split() if RELEASE.fullmatch(name)}
         return sorted(names, key=order)
 
     def target(self, current: str) -> str:
@@ -124,6 +137,9 @@ class Template:
             version = self.version(commit)
             raise SetupError(f"template {version} refuses: {complaint(done)}", code=1)
         return made[0]
+
+    def _commit(self, name: str) -> str:
+        return self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
 
     def _git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self.folder), *arguments]

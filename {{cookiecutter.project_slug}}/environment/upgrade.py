@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from failure import SetupError, one_line
@@ -120,7 +121,9 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
     refuse_unready(old, new)
     merge = Merge.begin(old, new, after)
     try:
-        options = ["--skip-apply-ask", "--checkout", target if target == commit else wanted]
+        # cruft makes a clone of its own, and notes the name that it was told.
+        name = wanted if target != commit and template.named(wanted) else target
+        options = ["--skip-apply-ask", "--checkout", name]
         if answers:
             options += ["--variables-to-update", json.dumps(answers)]
         done = run_cruft("update", *options)
@@ -147,7 +150,9 @@ def finish(merge: Merge, *, with_check: bool) -> int:
     verbs = [*(["lock"] if merge.needs_lock else []), *(["setup", "check"] if with_check else [])]
     for verb in verbs:
         command = ["make", "--no-print-directory", verb, "DOCTOR_ARGS=--uncommitted"]
-        if subprocess.run(command, cwd=ROOT).returncode:
+        with merge.locking() if verb == "lock" else nullcontext():
+            done = subprocess.run(command, cwd=ROOT)
+        if done.returncode:
             raise SetupError(f"make {verb} fails after the upgrade; {ways}", code=1)
         if verb == "lock":
             merge.locked()
