@@ -16,6 +16,9 @@ from cookiecutter.exceptions import FailedHookException
 from jinja2.ext import Extension
 
 ROOT = Path(__file__).resolve().parent
+PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
+SLUG_LENGTH = 40
+"""Of new projects: with a longer name imports no longer fit into lines as they are written."""
 LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
 LOCKED_NAME = "locked-project"
 """The name of the project that shipped locks were made for."""
@@ -75,7 +78,7 @@ def slug(text):
     """Lower-case ASCII with dashes, from any text; `ml-project` where nothing is left."""
     plain = unicodedata.normalize("NFKD", str(text)).encode("ascii", "ignore").decode().lower()
     dashed = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    dashed = re.sub(r"^[0-9-]+", "", dashed)[:40].strip("-")
+    dashed = re.sub(r"^[0-9-]+", "", dashed)[:SLUG_LENGTH].strip("-")
     return dashed or "ml-project"
 
 
@@ -427,12 +430,12 @@ def _refuse(found):
 def problems(answers):
     """One line for each reason to refuse these answers; empty when they are fine."""
     found = [*_answer_problems(answers)]
-    return found if found or "_commit" in answers else _retired(answers)
+    return found if found or "_commit" in answers else _not_for_new(answers)
 
 
 def warnings(answers):
     """What is refused for a new project and only mentioned when an old one is updated."""
-    return _retired(answers) if "_commit" in answers and not problems(answers) else []
+    return _not_for_new(answers) if "_commit" in answers and not problems(answers) else []
 
 
 def next_steps(answers):
@@ -490,10 +493,10 @@ def _slug_problems(given):
     package = given.replace("-", "_")
     reserved = _data("reserved")
     rule = "use a-z, 0-9, - and _, starting with a letter and ending with a letter or digit"
+    # Projects of 0.1.0 and 0.2.0 may have 64 letters; `_not_for_new` refuses what those have more.
     if not re.fullmatch(r"[a-z]([a-z0-9_-]{0,62}[a-z0-9])?", given):
-        return [
-            f"project_slug {quote(given)} cannot be a package name; {rule}, at most 64 characters"
-        ]
+        length = f"at most {SLUG_LENGTH} characters"
+        return [f"project_slug {quote(given)} cannot be a package name; {rule}, {length}"]
     for kind, names in (
         ("a Python keyword", {name.lower() for name in keyword.kwlist}),
         ("a module of Python's standard library", reserved["stdlib"]),
@@ -528,6 +531,21 @@ def _row_problems(answers):
             f"stack {answers['stack']} has no wheels for Python {python}; choose python_version "
             f"{', '.join(release['python'])}, or a stack such as PyTorch {newest}"
         )
+
+
+def _not_for_new(answers):
+    """What a new project is refused and an old one may still be updated with."""
+    given = str(answers["project_slug"])
+    found = []
+    if len(given) > SLUG_LENGTH:
+        found.append(f"project_slug {quote(given)} is long; use at most {SLUG_LENGTH} characters")
+    # A package of such a name hides the module, or is sorted among them by linters.
+    folders = ("environment", "tests", "_overlays/*/*/environment")
+    modules = {p.stem for f in folders for p in (ROOT / PROJECT_FOLDER).glob(f"{f}/*.py")}
+    if given.replace("-", "_") in modules:
+        another = f'choose another, such as "{given}-project"'
+        found.append(f'project_slug "{given}" is a module of the project itself; {another}')
+    return found + _retired(answers)
 
 
 def _retired(answers):

@@ -8,7 +8,9 @@ import pytest
 from conftest import CHOICES, ROOT
 from releases import git, tree
 
-LONGEST = "a" * 64
+import template_logic as logic
+
+LONGEST = "a" * logic.SLUG_LENGTH
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]')
 
