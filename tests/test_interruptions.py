@@ -45,7 +45,8 @@ def whole(tmp_path_factory):
 
 
 def broken_off(out, name, after, *options):
-    """Generation that gets a signal after some seconds, with its hooks, as from a terminal."""
+    """Generation that gets a signal after some seconds, or as soon as so many files are there,
+    with its hooks, as from a terminal; the exit code."""
     command = [*GENERATE, "--no-input", "--output-dir", str(out), *options, *GIVEN]
     running = subprocess.Popen(
         command,
@@ -54,7 +55,11 @@ def broken_off(out, name, after, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(after)
+    if isinstance(after, int):
+        while running.poll() is None and sum(p.is_file() for p in out.rglob("*")) < after:
+            pass
+    else:
+        time.sleep(after)
     with suppress(ProcessLookupError):
         os.killpg(running.pid, getattr(signal, name))
     running.communicate()
@@ -63,21 +68,23 @@ def broken_off(out, name, after, *options):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_generation_that_is_stopped_is_all_or_nothing(whole, tmp_path, name):
-    """At twelve moments. SIGKILL may leave a part, which a second run makes whole."""
+    """At twelve moments, some of them while files are written. SIGKILL may leave a part, which a
+    second run makes whole."""
     wanted, seconds = whole
     seen = set()
-    for number in range(12):
+    moments = [1, 10, 30, 60, *(seconds * number / 8 for number in range(1, 9))]
+    for number, moment in enumerate(moments):
         out = tmp_path / str(number)
         out.mkdir()
-        broken_off(out, name, seconds * (number + 1) / 12)
+        code = broken_off(out, name, moment)
+        assert isinstance(moment, float) or code != 0, "it was done before the signal came"
         left = tree(out / "probe") if (out / "probe").exists() else {}
         seen.add("whole" if left == wanted else "part" if left else "nothing")
         if name == "SIGKILL" and left and left != wanted and "_overlays" not in str(sorted(left)):
             assert "environment.mk" not in left  # no verb works: it cannot be taken for a project
         assert generate(out, "--overwrite-if-exists").returncode == 0
         assert tree(out / "probe") == wanted
-    assert seen <= {"whole", "nothing"} | ({"part"} if name == "SIGKILL" else set())
-    assert "nothing" in seen
+    assert seen - {"whole"} == ({"part", "nothing"} if name == "SIGKILL" else {"nothing"})
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
@@ -202,6 +209,55 @@ def test_training_on_a_full_or_read_only_disk_fails_in_one_line(pip_project, tmp
     assert "No space left" in lines[0] or "Read-only" in lines[0]
     assert "Traceback" not in done.stderr
     assert tree(pip_project / "outputs") == before
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_training_that_is_asked_to_stop_saves_and_goes_on_to_equal_bits(
+    pip_project, tmp_path, name, code
+):
+    """In mid-epoch, by Ctrl-C or by a cluster: one line with the way to go on, no traceback."""
+    steps = ["training.num_epochs=20", "training.checkpoint_every=1000"]
+
+    def train(*arguments, **how):
+        command = [".venv/bin/python", "train.py", *map(str, arguments)]
+        return subprocess.Popen(command, cwd=pip_project, env=demo.environment(), **how)
+
+    def bits(run):
+        names = ("steps.jsonl", "metrics.csv", "model.safetensors")
+        return [(run / each).read_bytes() for each in names]
+
+    smoke = ["--config", "configs/smoke.yaml", *steps, "--run-dir"]
+    assert train(*smoke, tmp_path / "whole").wait() == 0
+    run = tmp_path / "stopped"
+    running = train(*smoke, run, stderr=subprocess.PIPE, text=True)
+    log = run / "steps.jsonl"
+    while not (log.exists() and log.read_text().count("\n") > 15):
+        assert running.poll() is None
+    running.send_signal(getattr(signal, name))
+    _, told = running.communicate()
+    assert running.returncode == code
+    assert f"go on with train --resume {run}" in told
+    assert "Traceback" not in told
+    assert json.loads((run / "manifest.json").read_text())["results"]["completed"] is False
+    assert train("--resume", run).wait() == 0
+    assert bits(run) == bits(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("after", [0.05, 0.2, 0.5, 0.8, 1.2, 1.6])
+def test_ctrl_c_before_the_first_step_leaves_nothing(pip_project, tmp_path, after):
+    """While libraries are imported, too: no traceback of theirs, and no run."""
+    command = [".venv/bin/python", "train.py", "--config", "configs/smoke.yaml"]
+    command += ["--run-dir", str(tmp_path / "run")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environ = {**demo.environment(), **demo.SETTLED}
+    running = subprocess.Popen(command, cwd=pip_project, env=environ, **pipes)
+    time.sleep(after)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate()
+    assert running.returncode in (130, -signal.SIGINT), told
+    # Python itself starts with no handler of ours yet.
+    assert "Traceback" not in told or after < 0.5, told
+    assert not (tmp_path / "run").exists() or (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_an_upgrade_leaves_ignored_files_alone(born):

@@ -26,7 +26,7 @@ def run(count: int, folder: Path) -> subprocess.CompletedProcess[str]:
     command += [
         f"-runs={count}",
         "-seed=1",
-        "-max_len=400",
+        "-max_len=2000",
         "-timeout=20",
         f"-artifact_prefix={folder}/",
     ]
@@ -43,7 +43,7 @@ def child(folder: str, *options: str) -> None:
     path = Path(folder) / "config.yaml"
 
     def one(data: bytes) -> None:
-        # The first byte chooses whether the rest is a file or an override of the smoke config.
+        # The first byte chooses whether the rest is a file or an override of a smallest one.
         as_override = data[:1] == b"="
         path.write_bytes(b"seed: 0\n" if as_override else data)
         overrides = [data[1:].decode(errors="replace")] if as_override else []

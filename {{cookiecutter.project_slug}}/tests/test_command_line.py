@@ -7,6 +7,8 @@ import sys
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, run
 
+import {{ cookiecutter.__package }}.__main__ as command_line
+import {{ cookiecutter.__package }}.train as train_module
 from {{ cookiecutter.__package }}.config import config_from_dict
 from {{ cookiecutter.__package }}.environment import (
     load_env_file,
@@ -46,6 +48,23 @@ def test_bad_input_is_one_line_and_exit_code_two(arguments):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError()], ids=repr)
+def test_too_little_memory_is_one_line(monkeypatch, capsys, error):
+    """Exit code 1, and which keys to lower; another error of that kind is a bug with its trace."""
+
+    def fails(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(train_module, "train_model", fails)
+    monkeypatch.setattr(command_line, "restart_with", lambda wanted: None)
+    assert command_line.main(["train", "--config", str(SMOKE)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory; lower model.width or training.global_batch_size")
+    error = RuntimeError("shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes"):
+        command_line.main(["train", "--config", str(SMOKE)])
 
 
 def test_overrides_may_stand_anywhere():

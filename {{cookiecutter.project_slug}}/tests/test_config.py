@@ -36,7 +36,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(path, tmp_path):
         ("seed: 0\nmodel: {name: vgg}", "model.name must be one of small_cnn, resnet18; got 'vgg'"),
         (
             "seed: 0\ntraining: {learning_rate: 0}",
-            "training.learning_rate must be above 0, got 0.0",
+            "training.learning_rate must be above 0 and at most 1000000.0, got 0.0",
         ),
         ("seed: 0\ntraining: {learning_rate: .nan}", "must be a finite number, got nan"),
         ("seed: 0\ntraining: {learning_rate: fast}", "training.learning_rate must be a number"),

@@ -6,12 +6,14 @@ Only what a subcommand needs is imported, so that `--help` answers at once.
 import argparse
 import logging
 import os
+import re
+import signal
 import sys
 from pathlib import Path
 
 from .config import Config, load_config
 from .environment import load_env_file, resolve, restart_with, wanted_environment
-from .interrupt import Interrupted
+from .interrupt import EXIT_CODES, CtrlC, Interrupted
 from .manifest import MANIFEST, read_manifest
 
 FAILURE, BAD_INPUT = 1, 2
@@ -22,11 +24,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger(__package__).setLevel(logging.INFO)
+    with CtrlC() as ctrl_c:
+        try:
+            code = _run(options)
+        except KeyboardInterrupt:
+            return EXIT_CODES[signal.SIGINT]
+        except Exception:
+            if not ctrl_c.came:
+                raise
+            code = FAILURE
+    return EXIT_CODES[signal.SIGINT] if ctrl_c.came and code else code
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         load_env_file()
         return options.run(options)
-    except KeyboardInterrupt:
-        return 130
     except ValueError as error:
         _tell(error)
         return BAD_INPUT
@@ -138,6 +151,13 @@ def _train(options: argparse.Namespace) -> int:
             # Other data, a damaged checkpoint, another process that was faster.
             print(f"{resume} cannot go on: {error}; a new run starts", file=sys.stderr)
             result = train_model(config, **how)
+    except (MemoryError, RuntimeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        if not re.search("out of memory|allocate memory|MemoryError", said):
+            raise
+        fewer = "lower model.width or training.global_batch_size"
+        _tell(f"out of memory; {fewer}: {' '.join(str(error).split())[:200]}")
+        return FAILURE
     except Interrupted as stop:
         if stop.exit_code:  # by a signal, not by --stop-at
             print(stop, file=sys.stderr)

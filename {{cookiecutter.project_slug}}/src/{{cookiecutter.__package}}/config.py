@@ -68,7 +68,7 @@ class Section:
 class Model(Section):
     name: Literal["small_cnn", "resnet18"] = "small_cnn"
     """Architecture, built in `model.py`."""
-    width: Annotated[int, Range(1)] = 32
+    width: Annotated[int, Range(1, 4096)] = 32
     """Channels of the first stage; the later stages double it."""
     dropout: Annotated[float, Range(0, 0.95)] = 0.2
     """Probability of zeroing a feature before the classifier, in training only."""
@@ -78,25 +78,25 @@ class Model(Section):
 class Training(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the first GPU where there is one."""
-    num_epochs: Annotated[int, Range(1)] = 20
+    num_epochs: Annotated[int, Range(1, 1_000_000)] = 20
     """Passes over the training split."""
-    global_batch_size: Annotated[int, Range(1)] = 64
+    global_batch_size: Annotated[int, Range(1, 1_000_000)] = 64
     """Samples an optimizer step; an epoch's incomplete last batch is dropped."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum 0.9; both fused."""
-    learning_rate: Annotated[float, Range(0, above=True)] = 1e-3
+    learning_rate: Annotated[float, Range(0, 1e6, above=True)] = 1e-3
     """Peak learning rate, reached after the warm-up; cosine decay to zero follows."""
-    warmup_epochs: Annotated[float, Range(0)] = 1.0
+    warmup_epochs: Annotated[float, Range(0, 1_000_000)] = 1.0
     """Length of the linear warm-up, in epochs."""
-    weight_decay: Annotated[float, Range(0)] = 1e-2
+    weight_decay: Annotated[float, Range(0, 1e6)] = 1e-2
     """Decoupled (AdamW) or L2 (SGD) weight decay."""
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0
     """Share of the target spread evenly over all classes."""
     max_grad_norm: Annotated[float, Range(0, above=True)] = 1.0
     """Gradients are scaled down to this global L2 norm."""
-    checkpoint_every: Annotated[int, Range(1)] = 100
+    checkpoint_every: Annotated[int, Range(1, 10**9)] = 100
     """Optimizer steps between two checkpoints; one more is written at the end."""
-    keep_checkpoints: Annotated[int, Range(1)] = 3
+    keep_checkpoints: Annotated[int, Range(1, 10**9)] = 3
     """Newest checkpoints that stay on disk."""
 
 
@@ -106,7 +106,7 @@ class Data(Section):
     """`digits` ships inside scikit-learn; `cifar10` is downloaded (170 MB), checked by sha256."""
     num_workers: Annotated[int, Range(0, 256)] = 0
     """Loader processes; any number gives the same bits."""
-    prefetch_factor: Annotated[int, Range(1)] = 2
+    prefetch_factor: Annotated[int, Range(1, 1024)] = 2
     """Batches that each loader process keeps ready; any number gives the same bits."""
     val_fraction: Annotated[float, Range(0.01, 0.45)] = 0.15
     """Share held out for validation, chosen by a hash of each sample's bytes."""

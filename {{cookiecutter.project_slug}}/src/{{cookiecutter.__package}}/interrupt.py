@@ -46,6 +46,28 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)
 
 
+class CtrlC:
+    """Notes whether Ctrl-C came while its block ran, whatever it came out as: in the middle of an
+    import, libraries make other errors of a `KeyboardInterrupt`."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __enter__(self) -> Self:
+        # Not where it is ignored, or where somebody else's handler is.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        signal.default_int_handler(number, frame)
+
+
 def ignore_stop_signals() -> None:
     """For loader processes: the whole group gets the signal, the trainer decides what follows."""
     for number in EXIT_CODES:
