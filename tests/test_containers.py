@@ -590,7 +590,7 @@ def test_mlflow_may_die_while_a_run_goes_on(services, long_run):
     run = start_trainer(services)
     compose(services, "kill", "--signal", "SIGKILL", "mlflow")
     before = len((run / "steps.jsonl").read_text().splitlines())
-    assert wait_for(lambda: bits_so_far(run) == long_run, seconds=25)
+    assert wait_for(lambda: bits_so_far(run) == long_run)
     assert before < len((run / "steps.jsonl").read_text().splitlines())
     compose(services, "up", "--detach", "--wait", "mlflow")
     assert wait_for(lambda: exit_code(services, "trainer") is not None) and (

@@ -87,7 +87,7 @@ def test_the_env_file_is_read_by_make_as_text(bake):
     project = bake(project_slug="probe")
     lines = [
         *("CONFIG='configs/cifar10_resnet18.yaml'", 'CONFIG="configs/smoke.yaml"  # the last wins'),
-        *("export PACKAGE_INDEX='https://mirror/simple#x' # ours", "MLFLOW_PORT= 5001\t# ours\r"),
+        *("export  PACKAGE_INDEX ='https://mirror/simple#x' # ours", "MLFLOW_PORT= 5001\t# ours\r"),
     ]
     (project / ".env").write_text("\n".join(lines) + "\n")
     (project / "show.mk").write_text('include Makefile\nshow:\n\t@echo "[$$PACKAGE_INDEX]"\n')
@@ -98,6 +98,8 @@ def test_the_env_file_is_read_by_make_as_text(bake):
     names = ["ACCELERATOR", "CONFIG", "MLFLOW_PORT", "JUPYTER_PORT", "PACKAGE_INDEX"]
     for value in ("$(shell touch ran)", "`touch ran`", "x; touch ran #", "'; touch ran; '"):
         (project / ".env").write_text("".join(f"{name}={value}\n" for name in names))
+        shown = make(project, "--dry-run", "train", "ACCELERATOR=cpu").stdout
+        assert "train.py --config '" in shown
         for verb in ("setup", "train", "mlflow", "notebook", "up"):
             make(project, verb, "PYTHON=true")
             make(project, verb, "PYTHON=true", "ACCELERATOR=cpu", "PY=true")
@@ -130,7 +132,7 @@ esac
 
 
 def test_whose_services_they_are_is_asked_before_they_are_taken_down(bake, tmp_path):
-    """Those of another checkout are left; by a link, or of a folder that is gone, they are ours."""
+    """Those of another checkout are left, also where it cannot be seen; by a link they are ours."""
     project = bake(project_slug="probe")
     (tmp_path / "docker").write_text(FAKE_DOCKER)
     (tmp_path / "docker").chmod(0o755)
@@ -138,11 +140,17 @@ def test_whose_services_they_are_is_asked_before_they_are_taken_down(bake, tmp_p
     other.mkdir()
     link.symlink_to(project)
     path = f"{tmp_path}:{demo.environment()['PATH']}"
-    for theirs, allowed in ((other, False), (link, True), (tmp_path / "gone", True)):
+    gone = "if that is gone, docker compose --project-name probe down"
+    for theirs, told in (
+        (other, "make down there"),
+        (link, ""),
+        (tmp_path / "gone", gone),
+        (tmp_path / "docker" / "no folder", gone),
+    ):
         environ = {"PATH": path, "THEIRS": str(theirs)}
         done = make(project, "down", f"PYTHON={sys.executable}", env=environ)
-        assert ("taken down" in done.stdout) is allowed, done.stderr
-        assert (f"services named probe belong to {other}" in done.stderr) is not allowed
+        assert ("taken down" in done.stdout) is (not told), done.stderr
+        assert (f"services named probe belong to {theirs}; {told}" in done.stderr) is bool(told)
 
 
 @pytest.mark.parametrize(

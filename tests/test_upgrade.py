@@ -226,6 +226,28 @@ def test_an_upgrade_from_a_release_can_be_taken_back(born, tag):
     assert git(project, "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("tag", [tag for tag in RELEASED if tag != "v0.1.0"])
+def test_an_upgrade_that_a_release_began_is_finished_by_the_new_version(born, tmp_path, tag):
+    """With another manager on the way and a conflict: the lock that it makes is the upgrade's."""
+    project = born(tag)
+    edit(project / "README.md", r"\A# .*", "# Ours")
+    edit(project / ".gitattributes", r"\A", "# ours\n")
+    commit(project, "ours")
+    before = tree(project, without=())
+    given = [f"TO={NOW}", "DEPENDENCY_MANAGER=pixi", "PROJECT_NAME=Theirs"]
+    assert "README.md has a conflict" in errors(upgrade(project, *given))[0]
+    path = project / "README.md"
+    path.write_text(
+        re.sub(r"<{7}.*?\n(.*?)={7}.*?>{7}[^\n]*\n", r"\1", path.read_text(), flags=re.S)
+    )
+    path = stub_of_pixi(tmp_path)
+    succeeds(upgrade(project, env=path))
+    assert git(project, "ls-files", "pixi.lock") == "pixi.lock"
+    succeeds(upgrade(project, verb="upgrade-abort"))
+    assert tree(project, without=()) == before
+    assert git(project, "status", "--porcelain") == ""
+
+
 @pytest.mark.parametrize("tag", RELEASED)
 @pytest.mark.parametrize("manager", MANAGERS)
 def test_cruft_alone_keeps_edits_too(born, fresh, tag, manager):
@@ -345,15 +367,20 @@ esac
 """
 
 
+def stub_of_pixi(folder):
+    """A `pixi` that locks and installs nothing, on the path; no channel is at hand."""
+    stub = folder / "bin" / "pixi"
+    stub.parent.mkdir()
+    stub.write_text(PIXI)
+    stub.chmod(0o755)
+    return {"PATH": f"{stub.parent}:{demo.environment()['PATH']}"}
+
+
 def test_a_setup_that_fails_after_the_lock_was_made_is_said_and_taken_back(born, tmp_path):
     """With the lock, which git does not know yet; what somebody made meanwhile stays."""
     project = born(NOW)
     before = tree(project, without=())
-    stub = tmp_path / "bin" / "pixi"
-    stub.parent.mkdir()
-    stub.write_text(PIXI)
-    stub.chmod(0o755)
-    path = {"PATH": f"{stub.parent}:{demo.environment()['PATH']}"}
+    path = stub_of_pixi(tmp_path)
     done = upgrade(project, "DEPENDENCY_MANAGER=pixi", check="CHECK=yes", env=path)
     assert "make setup fails after the upgrade; mend that" in errors(done)[-1]
     assert (project / "pixi.lock").read_text() == "made\n"
@@ -638,7 +665,7 @@ def test_an_upgrade_that_is_stopped_can_be_taken_back(born, name, moment):
     }
     elapsed = lambda: time.monotonic() - start > moment  # noqa: E731
     running = begun(project, at=reached.get(moment, elapsed))
-    assert running.poll() is None, "it was done before the moment came"
+    assert moment not in reached or running.poll() is None, "it was done before the moment came"
     with suppress(ProcessLookupError):
         os.killpg(running.pid, getattr(signal, name))
     _, told = running.communicate(timeout=60)

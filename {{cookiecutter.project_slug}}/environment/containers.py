@@ -103,7 +103,7 @@ def _env_file(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f".env cannot be read: {error}") from None
     quoted = r"'[^'\n]*'|\"[^\"\n]*\""
-    line = rf"^[ \t]*(?:export )?([A-Za-z_]\w*)=[ \t]*({quoted}|.*?)[ \t]*(?:[ \t]#.*)?$"
+    line = rf"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=[ \t]*({quoted}|.*?)[ \t]*(?:[ \t]#.*)?$"
     return {name: value.strip("'\"") for name, value in re.findall(line, text, re.MULTILINE)}
 
 
@@ -119,8 +119,11 @@ def _check_services(compose: list[str], environ: dict[str, str]) -> None:
     config = environ.get("CONFIG", "configs/baseline.yaml")
     if not (ROOT / config).is_file():
         raise SetupError(f"CONFIG={config} is no file of this project")
-    if not (ROOT / config).resolve().is_relative_to(ROOT / "configs"):
-        raise SetupError(f"CONFIG={config} is not in the image: move it to configs/")
+    inside = (ROOT / config).resolve().is_relative_to(ROOT / "configs")
+    if not inside or Path(config).is_absolute():
+        raise SetupError(
+            f"CONFIG={config} is no path in the image; name one such as configs/x.yaml"
+        )
     user = int(environ["HOST_UID"]), int(environ["HOST_GID"])
     for variable in FOLDERS:
         check_folder(ROOT / Path(environ[variable]).expanduser(), *user)
@@ -136,10 +139,7 @@ def _check_services(compose: list[str], environ: dict[str, str]) -> None:
 
 
 def _check_checkout(environ: dict[str, str]) -> None:
-    """One engine may serve several people: their services have one name, and would be replaced.
-
-    Those of a folder that is gone are this checkout's: it was moved.
-    """
+    """One engine may serve several people: their services have one name, and would be replaced."""
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     name = environ.get("COMPOSE_PROJECT_NAME") or re.search(r"^name: (\S+)", text, re.MULTILINE)[1]
     label = "com.docker.compose.project"
@@ -147,12 +147,16 @@ def _check_checkout(environ: dict[str, str]) -> None:
     asked += ["--format", f'{{{{.Label "{label}.working_dir"}}}}']
     done = subprocess.run(asked, env=environ, capture_output=True, text=True)
     for other in sorted({*done.stdout.split("\n")} - {""}):
-        folder = Path(other)  # as it was typed: it may lead here by a link
-        if folder.is_dir() and not folder.samefile(ROOT):
-            raise SetupError(
-                f"services named {name} belong to {other}; make down there, or set another "
-                "COMPOSE_PROJECT_NAME in .env"
-            )
+        try:
+            if ROOT.samefile(other):  # as it was typed: it may lead here by a link
+                continue
+            there = "make down there"
+        except OSError:  # moved, of another machine, or somebody's own
+            there = f"if that is gone, docker compose --project-name {name} down"
+        raise SetupError(
+            f"services named {name} belong to {other}; {there}, or set another "
+            "COMPOSE_PROJECT_NAME in .env"
+        )
 
 
 def _build(accelerator: str, environ: dict[str, str]) -> list[str]:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -186,12 +186,17 @@ class Merge:
 
     def _note_made(self) -> None:
         if self.before_lock is not None:
-            self.made = sorted({*self.made, *self._locks()} - {*self.before_lock})
+            self.made = sorted({*self.made, *({*self._locks()} - {*self.before_lock})})
             self.before_lock = None
 
     def _locks(self) -> list[str]:
-        before = git("show", "HEAD:./pyproject.toml")
-        return _found(ROOT, self.lock_patterns or _read_patterns(before))
+        return _found(ROOT, self.lock_patterns or self._patterns_of_both())
+
+    def _patterns_of_both(self) -> list[str]:
+        patterns = set(_read_patterns(git("show", "HEAD:./pyproject.toml")))
+        with suppress(SetupError):
+            patterns |= set(_patterns(ROOT))
+        return sorted(patterns)
 
     def done(self) -> None:
         """Nothing is left to mend; it can be taken back until it is committed."""

@@ -70,9 +70,10 @@ class Template:
             reason = explain(re.sub(r"(?m)^fatal: ", "error: ", done.stderr))
             raise SetupError(f"the template {address} cannot be cloned: {reason}", code=1)
         template = cls(folder)
-        # A mirror may lack the tags; the commit of a release says so, too.
-        for commit, version in RELEASED.findall(template._git("log", "--format=%H %s")):
-            template._git("update-ref", f"refs/releases/v{version}", commit)
+        if not template.releases():
+            # A mirror may lack the tags; the commit of a release says so, too.
+            for commit, version in RELEASED.findall(template._git("log", "--format=%H %s")):
+                template._git("update-ref", f"refs/releases/v{version}", commit)
         return template
 
     def commit(self, reference: str) -> str:

@@ -3,16 +3,18 @@
 The server here is a stand-in in memory, which can be cut off at any call.
 """
 
+import os
 import re
 import shutil
 import socket
-import time
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
 import pytest
-from conftest import SMOKE, edit_manifest, run, train
+from conftest import PACKAGE, SMOKE, edit_manifest, run, train
 
 from {{ cookiecutter.__package }} import mlflow_run
 from {{ cookiecutter.__package }}.manifest import read_manifest
@@ -210,9 +212,11 @@ def test_rows_do_not_wait_for_a_store_of_files(server, run_dir, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(Server, "log_artifact", full)
-    assert track(run_dir) == 1
-    _, data, files, _ = content(server)
+    with pytest.raises(OSError, match="no space left"):
+        RemoteRun(ADDRESS, run_dir).send("KILLED")
+    info, data, files, _ = content(server)
     assert len([m for m in data.metrics if m[0] == "val_loss"]) == 2
+    assert info.status == "KILLED"
     assert not files
 
 
@@ -251,9 +255,7 @@ def test_rows_that_wait_for_the_server_keep_their_time(server, run_dir, monkeypa
 def test_a_run_that_was_stopped_goes_on_as_the_same_run(server, run_dir):
     """KILLED, then resumed: running again, then finished, with every step once."""
     edit_manifest(run_dir, results={"completed": False})
-    remote = RemoteRun(ADDRESS, run_dir)
-    remote.send()
-    remote.end("KILLED")
+    RemoteRun(ADDRESS, run_dir).send("KILLED")
     assert server.runs[0].info.status == "KILLED"
     edit_manifest(run_dir, results={"completed": False})
     RemoteRun(ADDRESS, run_dir).send()
@@ -337,17 +339,16 @@ def test_a_run_that_ends_at_once_says_how_to_send_it(tmp_path):
     assert done.stderr.count(f"track {run_dir}") == 1
 
 
-def test_a_resumed_run_is_left_to_the_process_of_its_new_trainer(run_dir, pool):
+def test_a_resumed_run_is_left_to_the_process_of_its_new_trainer(run_dir):
     """That of a trainer that was killed sends no row twice, and does not call the run dead."""
     edit_manifest(run_dir, results={"completed": False})
-    environ = {"MLFLOW_TRACKING_URI": NOBODY, "TRACKING_PATIENCE": "60"}
-    waiting = pool.submit(run, "track", run_dir, "--follow", 1 << 30, env=environ)
-    time.sleep(3)
-    assert not waiting.done()
-    edit_manifest(run_dir, resumes=[{"step": 1}])
-    done = waiting.result(timeout=30)
-    assert done.returncode == 0
-    assert "send it when the server is back" not in done.stderr
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": NOBODY, "TRACKING_PATIENCE": "600"}
+    command = [sys.executable, "-m", PACKAGE, "track", run_dir, "--follow", f"{1 << 30}"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as waiting:
+        assert "training goes on" in waiting.stderr.readline()
+        edit_manifest(run_dir, resumes=[{"step": 1}])
+        assert waiting.stderr.read() == ""
+    assert waiting.returncode == 0
 
 
 def test_a_server_that_never_answers_changes_nothing(smoke_run, tmp_path):

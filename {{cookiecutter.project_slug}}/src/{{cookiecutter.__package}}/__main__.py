@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .config import Config, load_config
 from .environment import load_env_file, resolve, restart_with, wanted_environment
-from .interrupt import EXIT_CODES, CtrlC, Interrupted
+from .interrupt import CTRL_C, EXIT_CODES, Interrupted
 from .manifest import MANIFEST, read_manifest
 
 FAILURE, BAD_INPUT = 1, 2
@@ -24,16 +24,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger(__package__).setLevel(logging.INFO)
-    with CtrlC() as ctrl_c:
+    with CTRL_C:
         try:
             code = _run(options)
         except KeyboardInterrupt:
             return EXIT_CODES[signal.SIGINT]
         except Exception:
-            if not ctrl_c.came:
+            if not CTRL_C.came:
                 raise
             code = FAILURE
-    return EXIT_CODES[signal.SIGINT] if ctrl_c.came and code else code
+    return EXIT_CODES[signal.SIGINT] if CTRL_C.came and code else code
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -135,6 +135,7 @@ def _train(options: argparse.Namespace) -> int:
     restart_with(wanted_environment(config, os.environ))
     from .train import train_model
 
+    CTRL_C.heed()
     resume = options.resume
     if options.auto_resume:
         from .run import find_unfinished
@@ -155,8 +156,9 @@ def _train(options: argparse.Namespace) -> int:
         said = f"{type(error).__name__}: {error}"
         if not re.search("out of memory|allocate memory|MemoryError", said):
             raise
-        fewer = "lower model.width or training.global_batch_size"
-        _tell(f"out of memory; {fewer}: {' '.join(str(error).split())[:200]}")
+        fewer = "out of memory; lower model.width or training.global_batch_size"
+        detail = " ".join(str(error).split())[:200]
+        _tell(f"{fewer}: {detail}" if detail else fewer)
         return FAILURE
     except Interrupted as stop:
         if stop.exit_code:  # by a signal, not by --stop-at

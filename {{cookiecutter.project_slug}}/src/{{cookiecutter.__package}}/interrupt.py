@@ -18,6 +18,39 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run can go on fr
         self.exit_code = EXIT_CODES.get(signal_number, 0)
 
 
+class CtrlC:
+    """Notes whether Ctrl-C came while its block ran, whatever became of it: in the middle of an
+    import, libraries make other errors of a `KeyboardInterrupt`, or swallow it."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __enter__(self) -> Self:
+        self.came = False
+        # Not where it is ignored, or where somebody else's handler is.
+        default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if default and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def heed(self) -> None:
+        """Raise the `KeyboardInterrupt` that was swallowed."""
+        if self.came:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        signal.default_int_handler(number, frame)
+
+
+CTRL_C = CtrlC()
+"""Of this process; around a whole command."""
+
+
 class StopRequest:
     """Notes SIGTERM and SIGINT while its block runs; a second one ends the process at once."""
 
@@ -31,6 +64,7 @@ class StopRequest:
         return self.signal_number is not None
 
     def __enter__(self) -> Self:
+        self.signal_number = signal.SIGINT if CTRL_C.came else None
         # Python delivers signals to the main thread only; in another the caller decides.
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
@@ -44,28 +78,6 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         signal.signal(number, signal.SIG_DFL)
-
-
-class CtrlC:
-    """Notes whether Ctrl-C came while its block ran, whatever it came out as: in the middle of an
-    import, libraries make other errors of a `KeyboardInterrupt`."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __enter__(self) -> Self:
-        # Not where it is ignored, or where somebody else's handler is.
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        signal.default_int_handler(number, frame)
 
 
 def ignore_stop_signals() -> None:

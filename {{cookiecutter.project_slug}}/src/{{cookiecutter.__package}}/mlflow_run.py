@@ -65,23 +65,22 @@ class RemoteRun:
             self._times = [_modified(self._run_dir / METRICS)] * rows
         self._times += [int(time.time() * 1000)] * (rows - len(self._times))
 
-    def send(self) -> None:
-        """Send what the server lacks: the run itself, parameters, rows, and a finished record."""
+    def send(self, ended: str = "") -> None:
+        """Send what the server lacks: the run itself, parameters, rows, and a finished record;
+        `ended` says how a run ended that did not come to its end: `KILLED` or `FAILED`."""
         manifest = read_manifest(self._run_dir)
         if not self._id:
             self._open(manifest)
         self._send_rows()
+        if ended:
+            self._client.set_terminated(self._id, ended)
         if not self._described:
-            # After the rows: a full or unreachable store of files must not hold them up.
+            # After these: a full or unreachable store of files must not hold them up.
             self._artifact(self._id, MANIFEST)
             self._artifact(self._id, CONFIG)
             self._described = True
         if manifest["results"]["completed"]:
             self._finish(manifest)
-
-    def end(self, status: str) -> None:
-        """Say how a run ended that did not come to its end: `KILLED` or `FAILED`."""
-        self._client.set_terminated(self._id, status)
 
     def register(self, name: str) -> str:
         """Make the run's model a version of the registered model `name`; the version's number."""
@@ -242,9 +241,8 @@ def follow(run_dir: Path, trainer: int) -> int:
             ended = time.monotonic()
         remote.look()
         try:
-            remote.send()
-            if gone and not completed:
-                remote.end(stopped[0] if stopped else "KILLED")
+            how = stopped[0] if stopped else "KILLED"
+            remote.send(how if gone and not completed else "")
             if ended:
                 return 0
         except Exception as error:  # whatever the network does: training goes on

@@ -116,7 +116,8 @@ def only_writer(run_dir: Path) -> Iterator[None]:
                 raise
             goes_on = (run_dir / MANIFEST).exists()
             advice = f"then go on with train --resume {run_dir}" if goes_on else "and start again"
-            raise OSError(f"{error.strerror} for {run_dir}; make room, {advice}") from error
+            said = f"{error.strerror} for {run_dir}; make room, {advice}"
+            raise OSError(error.errno, said) from error
         finally:
             if made_here and not any(run_dir.iterdir()):
                 run_dir.rmdir()
