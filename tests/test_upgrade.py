@@ -706,22 +706,23 @@ def test_ten_projects_in_one_go(template, born, tmp_path):
     assert (projects[5] / "unsaved.txt").read_text() == "work in progress"
 
 
-@pytest.fixture(scope="session", params=["pip", "uv"])
+@pytest.fixture(scope="session", params=[("pip", RELEASED[-1]), ("uv", NOW)], ids=" ".join)
 def team(request, template, cruft_environment, tmp_path_factory):
-    """A project with a dependency and a lock of its own, a run in it, and all edits."""
+    """A project with a lock and a dependency of its own, a run in it, and edits; its version."""
     folder = tmp_path_factory.mktemp("team")
-    project = create(template, NOW, folder, **ANSWERS, dependency_manager=request.param)
+    manager, tag = request.param
+    project = create(template, tag, folder, **ANSWERS, dependency_manager=manager)
     (project / ".envs").mkdir()
     (project / ".envs" / "tool-upgrade").symlink_to(cruft_environment)
     commit(project)
     torch = logic.stack(REAL_STACK)["torch"]
     with demo.local_torch(project, torch, locks=True):  # a mirror, to git an edit like any other
-        kept = make_edits(project, request.param)
+        kept = make_edits(project, manager)
         make(project, "lock", "setup")
         kept = {name: text for name, text in kept.items() if not LOCKS.fullmatch(name)}
         commit(project, "locked")
         make(project, "train", "CONFIG=configs/smoke.yaml")
-        yield project, kept
+        yield project, kept, tag[1:]
 
 
 def test_a_newer_pin_is_locked_installed_and_checked(team, pins_moved):
@@ -729,7 +730,7 @@ def test_a_newer_pin_is_locked_installed_and_checked(team, pins_moved):
 
     Afterwards `compare` names the upgrade as what came between two runs.
     """
-    project, kept = team
+    project, kept, version = team
     linked(project, pins_moved)
     said = succeeds(upgrade(project, check="CHECK=yes"))
     assert re.search("uv lock|uv pip compile", said)
@@ -746,7 +747,7 @@ def test_a_newer_pin_is_locked_installed_and_checked(team, pins_moved):
     command = [project / ".venv/bin/python", "-m", "probe", "compare", runs[0], runs[-1]]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr  # the same bits
-    told = f"code: the project was upgraded between them: template {NOW[1:]}, then 99.1.0"
+    told = f"code: the project was upgraded between them: template {version}, then 99.1.0"
     assert told in done.stdout
     assert "packages.tqdm was '4.70.1', is '4.70.0'" in done.stdout
 
