@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tools import demo
+from tools import demo, stand_ins
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -160,3 +160,71 @@ def born(fresh, cruft_environment, tmp_path):
         return project
 
     return of
+
+
+@pytest.fixture
+def other_template(template, tmp_path):
+    """A copy of the template's repository that a test may add a version to."""
+    return shutil.copytree(template, tmp_path / "other")
+
+
+@pytest.fixture
+def pins_moved(other_template):
+    """A version of the template that moves one pin."""
+    import releases
+
+    releases.edit(other_template / "data" / "packages.json", r'"tqdm": "[^"]+"', '"tqdm": "4.70.0"')
+    releases.release(other_template, "v99.1.0", "An older tqdm.")
+    return other_template
+
+
+@pytest.fixture(scope="session")
+def containers():
+    """Variables under which `make docker` and `make up` find an engine, images and indexes."""
+    import boxes
+
+    with stand_ins.ready(boxes.FOLDER, REAL_STACK) as environ:
+        yield environ
+
+
+@pytest.fixture(scope="session")
+def built(baked_real, containers):
+    """A project of pip with its CPU image."""
+    import boxes
+
+    project = baked_real(dependency_manager="pip", project_slug="boxed").path
+    ports = boxes.prepare(project)
+    docker_args = "DOCKER_ARGS=--network=host --progress=plain"
+    boxes.make(project, "docker", "ACCELERATOR=cpu", docker_args, environ=containers)
+    facts = {"project": project, "image": "boxed:cpu", "args": docker_args, "environ": containers}
+    return SimpleNamespace(**facts, **ports)
+
+
+@pytest.fixture(scope="session")
+def environment(built):
+    """The same project's environment without a container; the variables that it was made with."""
+    import boxes
+
+    names = [name for name in built.environ if name.startswith("PYTORCH_INDEX")]
+    environ = {**demo.environment(), **{name: built.environ[name] for name in names}}
+    boxes.make(built.project, "setup", "ACCELERATOR=cpu", environ=environ)
+    return environ
+
+
+@pytest.fixture(scope="module")
+def services(built):
+    """All three, by `make up`, after the run of the smoke configuration."""
+    import boxes
+
+    config = ["ACCELERATOR=cpu", "CONFIG=configs/smoke.yaml"]
+    boxes.make(built.project, "up", *config, environ=built.environ)
+    running = SimpleNamespace(
+        **vars(built),
+        outputs=built.project / "outputs",
+        mlflow=f"http://127.0.0.1:{built.MLFLOW_PORT}",
+        jupyter=f"http://127.0.0.1:{built.JUPYTER_PORT}",
+    )
+    boxes.wait_for(lambda: boxes.exit_code(running, "trainer") is not None)
+    yield running
+    boxes.make(built.project, "down", "ACCELERATOR=cpu", environ=built.environ)
+    boxes.docker("volume", "rm", "boxed_mlflow", environ=built.environ)

@@ -17,6 +17,7 @@ from tools import demo
 NOW, NEXT = "v98.0.0", "v99.0.0"
 ANSWERS = {"project_slug": "probe", "stack": REAL_STACK, "python_version": THIS_PYTHON}
 RELEASE = re.compile(r"Release (\d+\.\d+\.\d+)")
+LOCKS = re.compile(r"requirements/.*\.txt|uv\.lock|poetry\.lock")
 # -P: the working directory is a template too, and not the one that is meant.
 CRUFT = [sys.executable, "-P", "-m", "cruft"]
 WHO = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
@@ -34,6 +35,9 @@ def released() -> list[str]:
     """The tags of all releases: a release is a commit that says so, with or without its tag."""
     subjects = git(ROOT, "log", "--format=%s").splitlines()
     return [f"v{match[1]}" for subject in subjects if (match := RELEASE.fullmatch(subject))][::-1]
+
+
+RELEASED = released()
 
 
 def build(folder: Path) -> Path:
@@ -151,3 +155,37 @@ def conflicting(born):
     (project / "outputs" / "kept").write_text("ignored by git, and ours")
     commit(project, "ours")
     return project
+
+
+def linked(project, template):
+    """Point a project to another repository of the template."""
+    path = project / ".cruft.json"
+    path.write_text(re.sub(r'"template": "[^"]*"', f'"template": "{template}"', path.read_text()))
+    commit(project, "other template")
+    return project
+
+
+def make_edits(project, manager):
+    """What users do to a project; returns what must still be there after an upgrade."""
+    package = project / "src" / "probe"
+    edit(package / "model.py", r"\Z", '\n\nMINE = "model"\n')
+    edit(project / "docs" / "reproducibility.md", r"\Z", "\nOurs.\n")
+    (project / "configs" / "mine.yaml").write_text("seed: 7\n")
+    edit(project / "README.md", r"^## Setup$", "Our team's own words.\n\n## Setup")
+    edit(project / "pyproject.toml", r"(?<=^dependencies = \[\n)", '    "einops==0.8.1",\n')
+    git(project, "mv", "notebooks/explore_run.ipynb", "notebooks/ours.ipynb")
+    edit(project / "Makefile", r"\Z", "\nours: ## our own verb\n\techo ours\n")
+    git(project, "rm", "--quiet", "docs/environments.md")
+    lock = next(iter(sorted(p for p in tree(project) if LOCKS.fullmatch(p))), None)
+    if lock:
+        edit(project / lock, r"\Z", "# locked by us\n")
+    commit(project, "ours")
+    kept = {
+        "src/probe/model.py": 'MINE = "model"',
+        "configs/mine.yaml": "seed: 7",
+        "README.md": "Our team's own words.",
+        "pyproject.toml": "einops==0.8.1",
+        "notebooks/ours.ipynb": "Look at runs",
+        "Makefile": "ours: ## our own verb",
+    }
+    return kept | ({lock: "# locked by us"} if lock else {})
