@@ -24,7 +24,7 @@ from template import LINK
 BEGUN, MERGED, DONE = "begun", "merged", "done"
 REJECTED = ".rej"
 MARKER = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
-LIFELINE = re.compile(r"Makefile|[^/]+\.mk|environment/[^/]+\.(py|sed)")
+LIFELINE = re.compile(r"Makefile|[^/]+\.mk|environment/[^/]+\.py")
 """What `make upgrade-abort` itself needs: no conflict marker may stand in it."""
 UNDERWAY = (
     *("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"),
