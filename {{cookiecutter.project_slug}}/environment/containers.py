@@ -8,15 +8,17 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from engine import check_compose, check_engine, check_folder, why
-from failure import SetupError, one_line
+from failure import SetupError, one_line, without_secrets
 from locked import ROOT, settings
 from port import check_port
+from repository import git
 
 PORTS = {"mlflow": ("MLFLOW_PORT", "5000"), "jupyter": ("JUPYTER_PORT", "8888")}
 """Of each service the variable of its port; the number is the default, and the port inside."""
@@ -184,7 +186,7 @@ def _compose(accelerator: str) -> list[str]:
 
 def _run(command: list[str], environ: dict[str, str], compose: list[str] | None = None) -> None:
     """Print a command and run it; its output is shown as it comes, its failure in one line."""
-    print(shlex.join(command), flush=True)
+    print(without_secrets(shlex.join(command)), flush=True)
     said = []
     with subprocess.Popen(
         command,
@@ -213,11 +215,9 @@ def _lock_sha256() -> str:
 
 def _git(*arguments: str) -> str:
     """What git says, or nothing where there is none."""
-    command = ["git", "-C", str(ROOT), "-c", "log.showSignature=false", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError:
+    if not shutil.which("git"):
         return ""
+    done = git(ROOT, "-c", "log.showSignature=false", *arguments)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

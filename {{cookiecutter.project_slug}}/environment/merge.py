@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+import repository
 from failure import SetupError
 from locked import ROOT
 from template import LINK
@@ -251,14 +251,8 @@ class Merge:
 
 def git(*arguments: str, stdin: str = "", check: bool = True) -> str | None:
     """The output of git in this project; a `SetupError` if it fails, or None without `check`."""
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=ROOT,
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",  # file names are bytes
-    )
+    # File names are bytes.
+    done = repository.git(ROOT, *arguments, input=stdin, errors="surrogateescape")
     if done.returncode == 0:
         return done.stdout.rstrip("\n")
     if not check:

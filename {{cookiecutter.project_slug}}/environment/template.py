@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from failure import SetupError, explain
+from failure import SetupError, explain, without_secrets
 from locked import ROOT
+from repository import git
 
 ANSWERS = ROOT / ".template.json"
 LINK = ROOT / ".cruft.json"
@@ -62,10 +63,8 @@ class Template:
         """Clone without a work tree."""
         short, _, rest = address.partition(":")
         address = HOSTS[short].format(rest) if short in HOSTS else address
-        # No prompt for a password: there may be nobody to type it.
-        environ = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-        command = ["git", "clone", "--quiet", "--no-checkout", "--", address, str(folder)]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+        command = ["clone", "--quiet", "--no-checkout", "--", address, folder]
+        done = git(ROOT, *command, transport=True)
         if done.returncode:
             reason = explain(re.sub(r"(?m)^fatal: ", "error: ", done.stderr))
             raise SetupError(f"the template {address} cannot be cloned: {reason}", code=1)
@@ -100,8 +99,7 @@ class Template:
         return current if self._holds(current, commit) else newest[0]
 
     def _holds(self, commit: str, ancestor: str) -> bool:
-        command = ["git", "-C", self.folder, "merge-base", "--is-ancestor", ancestor, commit]
-        return subprocess.run(command, capture_output=True).returncode == 0
+        return git(self.folder, "merge-base", "--is-ancestor", ancestor, commit).returncode == 0
 
     def version(self, commit: str) -> str:
         """The version of the template at a commit."""
@@ -143,8 +141,7 @@ class Template:
         return self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
 
     def _git(self, *arguments: str) -> str:
-        command = ["git", "-C", str(self.folder), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        done = git(self.folder, *arguments)
         return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -221,6 +218,7 @@ def link(address: str, reference: str, scratch: Path) -> int:
     same = sum(
         (ROOT / f).is_file() and (ROOT / f).read_bytes() == (made / f).read_bytes() for f in files
     )
-    print(f"linked to {address} at {version}: {same} of {len(files)} files are as it made them")
+    where = f"{without_secrets(address)} at {version}"
+    print(f"linked to {where}: {same} of {len(files)} files are as it made them")
     print(f"commit it: git add {LINK.name} && git commit -m 'Link to the template'")
     return 0

@@ -24,6 +24,7 @@ from pathlib import Path
 from failure import SetupError, one_line
 from locked import ROOT
 from merge import Merge, git, is_clean, refuse_unready
+from repository import TRANSPORT
 from template import Link, Template, complaint, link, run_cruft
 
 
@@ -37,8 +38,8 @@ def main() -> int:
     parser.add_argument("--abort", action="store_true", help="take back what is not committed")
     parser.add_argument("--link", metavar="TEMPLATE", help="write .cruft.json")
     options = parser.parse_args()
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"):
-        os.environ.pop(name, None)  # another repository's, where a hook or a rebase runs this
+    for name in [n for n in os.environ if n.startswith("GIT_") and not TRANSPORT.match(n)]:
+        del os.environ[name]  # another repository's, where a hook or a rebase runs this
     # As Ctrl-C: what was begun is taken back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if git("rev-parse", "--show-toplevel", check=False) is None:

@@ -4,11 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from importlib import metadata
 
 import pytest
-from conftest import PACKAGE, ROOT, run
+from conftest import PACKAGE, ROOT, commit, run
 
 from {{ cookiecutter.__package }}.doctor import FAILS, ITEMS, examine
 
@@ -21,10 +20,7 @@ def pristine(tmp_path_factory):
     )
     root = shutil.copytree(ROOT, tmp_path_factory.mktemp("clean") / "checkout", ignore=kept)
     shutil.copy(ROOT / ".env.example", root)
-    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@t"]
-    subprocess.run([*git, "init", "--quiet"], check=True)
-    subprocess.run([*git, "add", "--all"], check=True)
-    subprocess.run([*git, "commit", "--quiet", "--message", "all"], check=True)
+    commit(root)
     return root
 
 

@@ -1,8 +1,7 @@
 """A manifest says truly what ran: which commit, what differs from it, which lock."""
 
-import subprocess
-
 import pytest
+from conftest import commit
 
 from {{ cookiecutter.__package }}.manifest import describe_code, describe_environment
 
@@ -13,9 +12,7 @@ def checkout(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.repro]\nlocks = ["*.lock"]\n')
     (tmp_path / "model.py").write_text("width = 32\n")
     (tmp_path / "all.lock").write_text("torch==1\n")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
-    for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
-        subprocess.run([*git, *arguments], check=True)
+    commit(tmp_path)
     return tmp_path
 
 

@@ -6,9 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from .config import Config, load_config, to_dict
 from .expected import CONFIG, differing_keys, expected_path, readme_table, table
-from .inspection import cuda_environment, git, readme_section, requirements_table
+from .git import git
+from .inspection import checkout, cuda_environment, readme_section, requirements_table
+
+KEPT = 3
+"""Files that a finding names."""
 
 
 def system_listed(root: Path) -> str:
@@ -61,7 +67,8 @@ def loaders_seeded(root: Path) -> str:
 def seeds_committed(root: Path) -> str:
     """Every configuration, and with it its seed, is under version control."""
     names = [str(path.relative_to(root)) for path, _ in _configs(root)]
-    known = git(root, "ls-files", "--", *names).splitlines()
+    checkout(root)
+    known = git(root, "ls-files", "-z", "--", *names).decode(errors="surrogateescape").split("\0")
     missing = sorted(set(names) - set(known))
     return f"not in git: {', '.join(missing)}; commit them" if missing else ""
 
@@ -99,14 +106,23 @@ def images_pinned(root: Path) -> str:
     stages = set(re.findall(r" AS ([\w-]+)$", text, re.MULTILINE))
     named = re.findall(r"^ARG \w*IMAGE\w*=(\S+)$", text, re.MULTILINE)
     named += [n for n in re.findall(r"^FROM (?:--\S+ )*(\S+)", text, re.MULTILINE) if "$" not in n]
-    for path in root.glob("compose*.yaml"):
-        services = re.split(r"^  (?=\w)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        foreign = [text for text in services if "\n    build:" not in text]
-        named += [
-            n for text in foreign for n in re.findall(r"^    image: (\S+)", text, re.MULTILINE)
-        ]
+    named += [image for image, is_built in _services(root).values() if image and not is_built]
     loose = [name for name in named if name not in stages and "@sha256:" not in name]
     return f"no digest: {', '.join(loose)}; pin tag@sha256:…" if loose else ""
+
+
+def _services(root: Path) -> dict[str, tuple[str, bool]]:
+    """Image of each service, and whether it is built here, over all compose files together: one
+    such as `compose.gpu.yaml` changes services of `compose.yaml` and does not repeat their build.
+    """
+    services: dict[str, tuple[str, bool]] = {}
+    for path in sorted(root.glob("*compose*.y*ml"), key=lambda path: len(path.name)):
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for name, service in (tree.get("services") or {}).items():
+            service = service or {}
+            image, is_built = services.get(name, ("", False))
+            services[name] = (service.get("image") or image, is_built or "build" in service)
+    return services
 
 
 def variables_documented(root: Path) -> str:
@@ -204,13 +220,17 @@ def _subcommands(root: Path) -> set[str]:
 
 def git_clean(root: Path) -> str:
     """Nothing differs from the commit that a run will name."""
-    git(root, "ls-files", "--error-unmatch", "pyproject.toml")
-    changed = git(root, "status", "--porcelain", "--", ".").splitlines()
-    return f"{len(changed)} files differ from the commit; commit them" if changed else ""
+    found = checkout(root)
+    changed = found.names()
+    if found.commit is None:
+        return "there is no commit yet; git add --all, git commit"
+    more = f" and {len(changed) - KEPT} more" if len(changed) > KEPT else ""
+    named = f"not as committed: {', '.join(changed[:KEPT])}{more}"
+    return f"{named}; commit them, or ignore them in .gitignore" if changed else ""
 
 
 def _sources(root: Path) -> list[Path]:
-    return [*sorted(root.glob("src/*/*.py")), *root.glob("train.py")]
+    return [*sorted(root.glob("src/*/**/*.py")), *root.glob("train.py")]
 
 
 def _calls(root: Path) -> Iterator[tuple[Path, ast.Call]]:

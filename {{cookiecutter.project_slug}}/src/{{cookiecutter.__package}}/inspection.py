@@ -1,10 +1,12 @@
 """What the doctor's items share: reading a checkout, and saying that something cannot be told."""
 
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from .git import Checkout, read_checkout
+from .manifest import is_under_git
 
 
 class CannotTellError(Exception):
@@ -36,20 +38,13 @@ def readme_section(root: Path, title: str) -> str:
     return rest.partition("\n## ")[0].strip() if found else ""
 
 
-def git(root: Path, *arguments: str) -> str:
-    """What git prints about the checkout at `root`.
+def checkout(root: Path) -> Checkout:
+    """What git has of `root`.
 
     Raises:
-        CannotTellError: there is no git, or `root` is not a repository of its own.
+        CannotTellError: `root` is not a repository, or in one that knows nothing of it.
+        GitError: git refuses.
     """
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
-    except OSError:
-        raise CannotTellError("git is not installed") from None
-    top = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "--show-prefix"], capture_output=True, text=True
-    )
-    inside_another = top.stdout.strip() and not done.stdout and arguments[0] == "ls-files"
-    if done.returncode or inside_another:
-        raise CannotTellError("not a git repository; git init and commit")
-    return done.stdout
+    if not is_under_git(root):
+        raise CannotTellError("not a git repository; git init, git add --all, git commit")
+    return read_checkout(root)

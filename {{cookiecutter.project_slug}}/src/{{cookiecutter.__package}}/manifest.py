@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import shlex
-import subprocess
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .environment import read_cpu
+from .git import find_repository, git, read_checkout
+from .redact import without_secrets
 
 SCHEMA = 3
 MANIFEST = "manifest.json"
@@ -138,31 +140,28 @@ def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any
 
 
 def _describe_commit(root: Path, leave_out: Path | None) -> dict[str, Any]:
-    top = _git(root, "rev-parse", "--show-toplevel")
-    tracked = _git(root, "ls-files", "--error-unmatch", "pyproject.toml") is not None
-    if top is None or not (tracked or Path(top).resolve() == root.resolve()):
-        # No repository, or one that merely has this folder inside and knows nothing of it.
-        commit, _, mark = os.environ.get("CODE_COMMIT", "").partition("-")
+    named = os.environ.get("CODE_COMMIT", "")
+    if not is_under_git(root, or_named=bool(named)):
+        commit, _, mark = named.partition("-")
         dirty = bool(mark) if commit else None
         return {"commit": commit or None, "dirty": dirty, "diff_sha256": None}
-    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
-    # Before the first commit there is nothing to compare with: every file is a difference.
-    new = ["--others"] if commit else ["--others", "--cached"]
-    listed = _git(root, "ls-files", "-z", "--exclude-standard", *new) or ""
     outputs = leave_out.resolve().parent if leave_out else None
-    names = sorted(
-        name
-        for name in listed.split("\0")
-        if name and not (outputs and outputs != root and (root / name).is_relative_to(outputs))
-    )
-    changed = _git(root, "diff", "HEAD", "--binary", "--", ".") if commit else ""
-    if not names and not changed:
-        return {"commit": commit, "dirty": False, "diff_sha256": None}
-    total = hashlib.sha256((changed or "").encode())
-    for path in (root / name for name in names):
-        if path.is_file():
-            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return {"commit": commit, "dirty": True, "diff_sha256": total.hexdigest()}
+    checkout = read_checkout(root, leave_out=None if outputs == root else outputs)
+    dirty = bool(checkout.changes)
+    return {"commit": checkout.commit, "dirty": dirty, "diff_sha256": checkout.diff_sha256}
+
+
+def is_under_git(root: Path, *, or_named: bool = False) -> bool:
+    """Whether `root` is a repository, or in one that knows it: some merely have it inside.
+
+    Raises:
+        GitError: git refuses, or is not installed (but not where the commit is named otherwise).
+    """
+    repository = find_repository(root)
+    if repository is None or (or_named and shutil.which("git") is None):
+        return False
+    known = git(root, "ls-files", "-z", "--", "pyproject.toml")
+    return bool(known) or repository == root
 
 
 def _template_version(root: Path) -> str | None:
@@ -173,9 +172,12 @@ def _template_version(root: Path) -> str | None:
 
 
 def _source_files(root: Path) -> dict[str, str]:
-    """sha256 of each file that trains, by its path in the checkout."""
+    """sha256 of each file that trains, by its path in the checkout; sub-packages count."""
     package = Path(__file__).parent
-    sources = {f"src/{__package__}/{path.name}": path for path in package.glob("*.py")}
+    sources = {
+        f"src/{__package__}/{path.relative_to(package).as_posix()}": path
+        for path in package.rglob("*.py")
+    }
     sources |= {"train.py": root / "train.py"} if (root / "train.py").is_file() else {}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -185,8 +187,11 @@ def _source_files(root: Path) -> dict[str, str]:
 
 def describe_environment(root: Path) -> dict[str, Any]:
     """Python, platform, every installed package, and a digest of the lock files."""
-    found = ((d.metadata["Name"], d.version) for d in metadata.distributions())
-    packages = {name.lower(): version for name, version in found if name}  # none: half removed
+    packages: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        # Of two with one name an import takes the first on the path. Without one: half removed.
+        if name := distribution.metadata["Name"]:
+            packages.setdefault(name.lower(), distribution.version)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -214,8 +219,8 @@ def lock_files(root: Path) -> list[Path]:
 
 
 def command_line() -> str:
-    """The command of this process, as typed, without the path of the interpreter."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
+    """The command of this process as typed, without the path of the interpreter and passwords."""
+    return without_secrets(shlex.join(["python", *sys.orig_argv[1:]]))
 
 
 def _lock_sha256(root: Path) -> str | None:
@@ -229,12 +234,3 @@ def _lock_sha256(root: Path) -> str | None:
     for path in files:
         total.update(path.name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

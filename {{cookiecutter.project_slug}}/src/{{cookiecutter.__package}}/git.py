@@ -1,0 +1,185 @@
+"""A checkout as git and the file system have it, whatever the caller's shell and git are set to.
+
+git is asked for names and digests only, by plumbing that no configuration changes; content is read
+and hashed here. `git diff` would follow colours, filters and formats that a user has set.
+"""
+
+import hashlib
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_SUBMODULE, _LINK, _EXECUTABLE = b"160000", b"120000", b"100755"
+_ABSENT = (b"absent", b"")
+
+
+class GitError(ValueError):
+    """There is a repository, and git does not read it; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The commit of a work tree, and what differs from it by the bytes on disk."""
+
+    commit: str | None
+    """None before the first commit."""
+    changes: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    """Kind and content digest of each file that differs, by its path below the folder asked for."""
+
+    @property
+    def diff_sha256(self) -> str | None:
+        """Digest of all that differs; None where nothing does."""
+        if not self.changes:
+            return None
+        total = hashlib.sha256()
+        for path, (kind, content) in sorted(self.changes.items()):
+            total.update(b"\0".join((path, kind, content)) + b"\n")
+        return total.hexdigest()
+
+    def names(self) -> list[str]:
+        """The paths that differ, sorted."""
+        return [os.fsdecode(path) for path in sorted(self.changes)]
+
+
+def git(root: Path, *arguments: str | Path) -> bytes:
+    """What git prints about the repository that `root` is in.
+
+    Raises:
+        GitError: git refuses, or is not installed.
+    """
+    # Where a hook runs this, the caller's variables name another repository, index and work tree.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(root), "--no-optional-locks", "-c", "core.fsmonitor=false"]
+    command += ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null"]
+    command += map(str, arguments)
+    try:
+        done = subprocess.run(
+            command, env={**environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL, capture_output=True
+        )
+    except OSError:
+        raise GitError(
+            f"{root} is in a git repository, and git is not installed; install it, or name the "
+            "commit in CODE_COMMIT"
+        ) from None
+    if done.returncode not in (0, 1):  # 1: it found nothing
+        reason = os.fsdecode(done.stderr).strip().splitlines() or ["it said nothing"]
+        said = reason[0].removeprefix("fatal: ")
+        hint = "; git config --global --add safe.directory names it as yours"
+        raise GitError(f"git refuses to read {root}: {said}{hint if 'ownership' in said else ''}")
+    return done.stdout
+
+
+def find_repository(root: Path) -> Path | None:
+    """The folder with `.git` that `root` is in, if any; whether git reads it is another matter."""
+    folders = (folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git"))
+    return next(folders, None)
+
+
+def read_checkout(root: Path, *, leave_out: Path | None = None) -> Checkout:
+    """Compare the work tree below `root` with its commit, byte for byte.
+
+    Files that no commit has count, unless a `.gitignore` names them or they lie below `leave_out`;
+    so do submodules and repositories inside this one. What a user ignores for himself counts.
+
+    Raises:
+        GitError: git refuses.
+        OSError: a file cannot be read.
+    """
+    commit = _commit(root)
+    committed = dict(_tree(root)) if commit else {}
+    others = _names(root, "--cached") - committed.keys()
+    others |= _names(root, "--others", "--exclude-per-directory=.gitignore")
+    if leave_out is not None:
+        others = {name for name in others if not _path(root, name).is_relative_to(leave_out)}
+    # Some file systems cannot say which files are executable: there, all are.
+    says_executable = not all(map(_is_executable, (_path(root, name) for name in committed)))
+    changes = {}
+    for name, (mode, digest) in committed.items():
+        path = _path(root, name)
+        if mode == _SUBMODULE:
+            change = _nested(path, digest)
+        elif _is_as_committed(root, path, mode, digest, says_executable):
+            change = None
+        else:
+            change = _read(path)
+        if change:
+            changes[name] = change
+    for name in others - committed.keys():
+        path = _path(root, name)
+        is_repository = path.is_dir() and not path.is_symlink()
+        changes[name] = _nested(path) if is_repository else _read(path)
+    return Checkout(commit, changes)
+
+
+def _commit(root: Path) -> str | None:
+    return git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode().strip() or None
+
+
+def _tree(root: Path) -> Iterator[tuple[bytes, tuple[bytes, bytes]]]:
+    for line in git(root, "ls-tree", "-r", "-z", "HEAD").split(b"\0"):
+        if line:
+            facts, _, name = line.partition(b"\t")
+            mode, _, digest = facts.split()
+            yield name, (mode, digest)
+
+
+def _names(root: Path, *options: str) -> set[bytes]:
+    listed = git(root, "ls-files", "-z", *options).split(b"\0")
+    return {name.rstrip(b"/") for name in listed if name}
+
+
+def _path(root: Path, name: bytes) -> Path:
+    return root / os.fsdecode(name)
+
+
+def _is_executable(path: Path) -> bool:
+    return os.path.lexists(path) and bool(path.lstat().st_mode & stat.S_IXUSR)
+
+
+def _is_as_committed(
+    root: Path, path: Path, mode: bytes, digest: bytes, says_executable: bool
+) -> bool:
+    if not os.path.lexists(path) or path.is_symlink() != (mode == _LINK):
+        return False
+    if mode == _LINK:
+        return _object_id(os.fsencode(path.readlink()), digest) == digest
+    if not path.is_file():
+        return False
+    if says_executable and _is_executable(path) != (mode == _EXECUTABLE):
+        return False
+    if _object_id(path.read_bytes(), digest) == digest:
+        return True
+    # Git LFS and `.gitattributes` store another form than the one on disk; only git knows it.
+    return git(root, "hash-object", "--", path).strip() == digest
+
+
+def _object_id(content: bytes, like: bytes) -> bytes:
+    """git's name of a file with `content`, by the hash that `like` is of (SHA-1 or SHA-256)."""
+    algorithm = "sha1" if len(like) == 40 else "sha256"
+    head = b"blob %d\0" % len(content)
+    return hashlib.new(algorithm, head + content, usedforsecurity=False).hexdigest().encode()
+
+
+def _read(path: Path) -> tuple[bytes, bytes]:
+    """Kind and content of whatever is at `path`; a pipe or a device is never opened."""
+    if path.is_symlink():
+        return b"link", os.fsencode(path.readlink())
+    if not path.exists():
+        return _ABSENT
+    if not path.is_file():
+        return b"folder" if path.is_dir() else b"special", b""
+    kind = b"executable" if _is_executable(path) else b"file"
+    return kind, hashlib.sha256(path.read_bytes()).hexdigest().encode()
+
+
+def _nested(path: Path, expected: bytes = b"") -> tuple[bytes, bytes] | None:
+    """What differs in a repository inside the checkout; None where it is at the commit expected."""
+    if not os.path.lexists(path / ".git"):
+        return _ABSENT  # a submodule that was never fetched
+    nested = read_checkout(path)
+    if nested.commit == expected.decode() and not nested.changes:
+        return None
+    return b"repository", f"{nested.commit} {nested.diff_sha256}".encode()
