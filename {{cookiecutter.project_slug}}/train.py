@@ -1,6 +1,10 @@
-"""`python train.py …` is `python -m` the package with `train …`."""
+"""`python train.py …` is `python -m` the package with `train …`, of the source beside this file."""
 
 import sys
+from pathlib import Path
+
+# Whatever else is installed under this name, and wherever this is started.
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
 from {{ cookiecutter.__package }}.__main__ import main
 

@@ -1,17 +1,29 @@
 """Runs of the smoke configuration in processes of their own, the way a user starts them."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launcher import PACKAGE, ROOT, Launcher
+from surroundings import VARIED
 
 __all__ = ["PACKAGE", "ROOT"]
+
+# The shell that the tests are started from is no part of them. A hook of git names its repository,
+# which the tests' own must not be mistaken for.
+is_foreign = import_module(f"{PACKAGE}.shell").is_foreign
+for name in [n for n in os.environ if n.startswith("GIT_") or is_foreign(n)]:
+    del os.environ[name]
+SOURCE = Path(import_module(PACKAGE).__file__).resolve().parents[2]
+if SOURCE != ROOT:
+    pytest.exit(f"error: this Python tests the source of {SOURCE}; run make setup in {ROOT}", 2)
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
 PLAIN = {"PYTHONHASHSEED": "1"}
@@ -26,7 +38,12 @@ OTHER = {
 @cache
 def launcher(other: bool = False) -> Launcher:
     """One of two interpreters: another hash seed, address layout, memory content, time zone."""
-    return Launcher(OTHER if other else PLAIN)
+    environ = OTHER if other else PLAIN
+    # With this source, whatever the interpreter would import.
+    given = {**os.environ, **environ, "PYTHONPATH": str(ROOT / "src")}
+    config = import_module(f"{PACKAGE}.config").load_config(SMOKE)
+    wanted = import_module(f"{PACKAGE}.environment").wanted_environment
+    return Launcher(environ, wanted(config, given))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,8 +57,15 @@ def _launchers() -> Iterator[None]:
 def run(
     *arguments: object, env: Mapping[str, str] | None = None, other: bool = False, **disturb: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the package's command line to its end and capture what it prints."""
-    return launcher(other).run(*arguments, environ=env, **disturb)
+    """Run the package's command line to its end and capture what it prints.
+
+    A disturbance that did not happen fails the test, whatever came of the run.
+    """
+    done = launcher(other).run(*arguments, environ=env, **disturb)
+    wanted = {"kill": ("SIGKILL",), "terminate": ("SIGTERM",), "vary": VARIED}
+    missing = [mark for name in disturb for mark in wanted[name] if not done.marks.get(mark)]
+    assert not missing, f"{', '.join(missing)} did not happen: {done.stderr}"
+    return done
 
 
 def train(run_dir: Path, *arguments: object, **how: Any) -> Path:
@@ -59,6 +83,14 @@ def edit_manifest(run_dir: Path, **changes: Any) -> None:
         whole = isinstance(change, dict) and key in manifest
         manifest[key] = {**manifest[key], **change} if whole else change
     path.write_text(json.dumps(manifest))
+
+
+def commit(folder: Path) -> None:
+    """Make `folder` a repository with all of it in one commit, whatever git is set to here."""
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
+    environ = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True, env=environ)
 
 
 @pytest.fixture(scope="session")

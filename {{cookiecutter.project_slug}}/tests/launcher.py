@@ -24,17 +24,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "{{ cookiecutter.__package }}"
 FORKS = sys.platform == "linux"  # elsewhere every run is a process of its own
-SETTLED = {
-    # What the program would set and then start itself again.
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_DYNAMIC": "FALSE",
-    "MKL_DYNAMIC": "FALSE",
-    # Empty, not unset: .env would fill it in, and tests report to no server.
-    "MLFLOW_TRACKING_URI": "",
-}
 
 
 @dataclass(frozen=True)
@@ -47,10 +36,16 @@ class Request:
 
 
 class Launcher:
-    """An interpreter with `environ` set before its start, which executes requests in forks."""
+    """An interpreter with `environ` set before its start, which executes requests in forks.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = {**os.environ, **SETTLED, **environ}
+    `settled` is what the program would set, or unset (`None`), and then start itself again: a fork
+    that does so would leave behind what is disturbed around it.
+    """
+
+    def __init__(self, environ: Mapping[str, str], settled: Mapping[str, str | None]) -> None:
+        # MLflow's address empty, not unset: .env would fill it in, and tests report to no server.
+        merged = {**os.environ, **settled, "MLFLOW_TRACKING_URI": "", **environ}
+        self._environ = {name: value for name, value in merged.items() if value is not None}
         self._scratch = tempfile.TemporaryDirectory(prefix="launcher-")
         self._pending: dict[int, Future[int]] = {}
         self._lock = threading.Lock()
@@ -68,11 +63,15 @@ class Launcher:
     def run(
         self, *arguments: object, environ: Mapping[str, str] | None = None, **disturb: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Execute a command line of the package to its end and capture what it prints."""
+        """Execute a command line of the package to its end and capture what it prints.
+
+        The marks that the disturbances left are its attribute `marks`.
+        """
         with self._lock:
             self._count += 1
             number = self._count
-        outputs = [Path(self._scratch.name) / f"{number}.{name}" for name in ("out", "err")]
+        names = (f"{number}.{name}" for name in ("out", "err", "marks"))
+        outputs = [Path(self._scratch.name) / name for name in names]
         request = {
             "number": number,
             "arguments": list(map(str, arguments)),
@@ -81,8 +80,10 @@ class Launcher:
             "outputs": list(map(str, outputs)),
         }
         code = self._forked(number, request) if FORKS else self._started(request)
-        texts = [path.read_text(encoding="utf-8", errors="replace") for path in outputs]
-        return subprocess.CompletedProcess(request["arguments"], code, *texts)
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in outputs[:2]]
+        done = subprocess.CompletedProcess(request["arguments"], code, *texts)
+        done.marks = json.loads(outputs[2].read_text()) if outputs[2].exists() else {}
+        return done
 
     def close(self) -> None:
         """End the interpreter; it has nothing to save."""
@@ -116,7 +117,8 @@ def play(request: Mapping[str, Any]) -> int:
     import surroundings
 
     os.chdir(ROOT)
-    for number, path in enumerate(request["outputs"], start=1):
+    *streams, marks = request["outputs"]
+    for number, path in enumerate(streams, start=1):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
         os.close(handle)
@@ -124,15 +126,21 @@ def play(request: Mapping[str, Any]) -> int:
     # What the program would find if it had been started cold, and would start again.
     sys.orig_argv = [sys.executable, "-m", PACKAGE, *request["arguments"]]
     sys.argv = [PACKAGE, *request["arguments"]]
-    surroundings.disturb(**request["disturb"])
+    surroundings.disturb(Path(marks), **request["disturb"])
     from importlib import import_module
 
-    return import_module(f"{PACKAGE}.__main__").main(request["arguments"])
+    code = import_module(f"{PACKAGE}.__main__").main(request["arguments"])
+    surroundings.write_marks()
+    return code
 
 
 def serve() -> int:
     """Fork for each request on stdin; answer on stdout with the exit code of each."""
+    before = dict(os.environ)
     preload()
+    # scikit-learn sets variables of OpenMP, with which a fork would not be as one started cold.
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
     gc.freeze()  # collections in the forks need not walk through what they all share
     answers = os.fdopen(os.dup(1), "w")
     ended, note = os.pipe()  # a byte comes through whenever a fork has ended

@@ -6,6 +6,7 @@ Every function here changes the process it is called in and is never undone.
 
 import datetime
 import glob
+import json
 import os
 import platform
 import random
@@ -13,8 +14,10 @@ import signal
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
 PACKAGE = "{{ cookiecutter.__package }}"
@@ -31,9 +34,20 @@ NOISY = (
 """Functions around which foreign code may draw random numbers: loading, logging, evaluation."""
 
 
-def disturb(*, vary: str = "", kill: str = "", terminate: str = "") -> None:
+MARKS: Counter[str] = Counter()
+"""How often each disturbance was met: one that never was has proved nothing."""
+VARIED = ("listings", "clock", "machine", "randomness", "speed", "folder")
+_marks_path: Path | None = None
+
+
+def disturb(marks: Path, *, vary: str = "", kill: str = "", terminate: str = "") -> None:
     """Change the surroundings (`vary` orders the listings: "reversed" or "sorted"); end the
-    process with SIGKILL, or send it SIGTERM, at "before|after FUNCTION N", the N-th call of it."""
+    process with SIGKILL, or send it SIGTERM, at "before|after FUNCTION N", the N-th call of it.
+
+    What happened of it is written to `marks`.
+    """
+    global _marks_path
+    _marks_path = marks
     if vary:
         listings(vary)
         another_clock()
@@ -41,10 +55,16 @@ def disturb(*, vary: str = "", kill: str = "", terminate: str = "") -> None:
         stray_randomness()
         uneven_speed()
         os.chdir(tempfile.gettempdir())
+        MARKS["folder"] += 1
     if kill:
         _signal_at(kill, signal.SIGKILL)
     if terminate:
         _signal_at(terminate, signal.SIGTERM)
+
+
+def write_marks() -> None:
+    """Hand on what happened; a process that started itself again has nothing to hand on."""
+    _marks_path.write_text(json.dumps(MARKS))
 
 
 def listings(order: str) -> None:
@@ -52,6 +72,7 @@ def listings(order: str) -> None:
     list_directory, scan_directory = os.listdir, os.scandir
 
     def ordered(entries: list, name: Callable[[Any], Any]) -> list:
+        MARKS["listings"] += 1
         return sorted(entries, key=name, reverse=order == "reversed")
 
     class Scan:
@@ -83,18 +104,10 @@ def listings(order: str) -> None:
 
 def another_clock() -> None:
     """97 days later, and fifty times as fast: no time limit may shape a result."""
-    offset, factor = 97 * 86_400, 50
-    for name in ("time", "monotonic", "perf_counter", "process_time"):
-        real, real_ns = getattr(time, name), getattr(time, f"{name}_ns")
-        start, start_ns = real(), real_ns()
-        setattr(
-            time, name, lambda real=real, start=start: start + offset + factor * (real() - start)
-        )
-        setattr(
-            time,
-            f"{name}_ns",
-            lambda real=real_ns, start=start_ns: start + offset * 10**9 + factor * (real() - start),
-        )
+    days = 97 * 86_400
+    for clock in ("time", "monotonic", "perf_counter", "process_time"):
+        for name, offset in ((clock, days), (f"{clock}_ns", days * 10**9)):
+            setattr(time, name, _later(getattr(time, name), offset, factor=50))
 
     class Later(datetime.datetime):
         @classmethod
@@ -105,9 +118,24 @@ def another_clock() -> None:
     datetime.datetime = later
 
 
+def _later(real: Callable[[], Any], offset: int, factor: int) -> Callable[[], Any]:
+    start = real()
+
+    def later() -> Any:
+        MARKS["clock"] += 1
+        return start + offset + factor * (real() - start)
+
+    return later
+
+
 def another_machine() -> None:
     """Another number of processors, name, user and home."""
-    os.cpu_count = lambda: 7
+
+    def seven() -> int:
+        MARKS["machine"] += 1
+        return 7
+
+    os.cpu_count = seven
     if hasattr(os, "process_cpu_count"):
         os.process_cpu_count = os.cpu_count
     if hasattr(os, "sched_getaffinity"):
@@ -126,6 +154,7 @@ def stray_randomness() -> None:
     import torch
 
     def draw(*_: Any) -> None:
+        MARKS["randomness"] += 1
         random.seed(os.urandom(8))
         np.random.seed(int.from_bytes(os.urandom(4), "little"))
         torch.rand(random.randrange(1, 9))
@@ -137,8 +166,14 @@ def stray_randomness() -> None:
 
 def uneven_speed() -> None:
     """Batches and steps take unequal time, so that whoever comes first is another one."""
+
+    def pause(count: int) -> None:
+        MARKS["speed"] += 1
+        time.sleep(0.01 * (count % 3 == 0))
+
     _wrap("data.TrainSet.__getitems__", before=lambda n: time.sleep(0.01 * (n % 2 == 0)))
-    _wrap("record.Recorder.step", before=lambda n: time.sleep(0.01 * (n % 3 == 0)))
+    _wrap("record.Recorder.step", before=pause)
+    _wrap("train.evaluate", before=pause)
 
 
 def _signal_at(instant: str, number: int) -> None:
@@ -146,6 +181,8 @@ def _signal_at(instant: str, number: int) -> None:
 
     def send(count: int) -> None:
         if count == int(call):
+            MARKS[signal.Signals(number).name] += 1
+            write_marks()  # there is no later
             os.killpg(0, number)  # loader processes too, as a cluster does
 
     _wrap(name, **{when: send})

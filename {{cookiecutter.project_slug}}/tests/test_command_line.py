@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, run
 
-import {{ cookiecutter.__package }}.__main__ as command_line
+import {{ cookiecutter.__package }}.cli as command_line
 import {{ cookiecutter.__package }}.train as train_module
 from {{ cookiecutter.__package }}.config import config_from_dict
 from {{ cookiecutter.__package }}.environment import (
@@ -19,7 +19,7 @@ from {{ cookiecutter.__package }}.environment import (
 HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "mlflow")
 
 
-@pytest.mark.parametrize("module", ["__main__", "compare", "doctor", "manifest", "config"])
+@pytest.mark.parametrize("module", ["__main__", "cli", "compare", "doctor", "manifest", "config"])
 def test_nothing_heavy_is_imported_before_it_is_needed(module):
     """`--help`, `compare` and `doctor` answer without loading a numerical library."""
     code = f"import {PACKAGE}.{module}, sys; print([m for m in {HEAVY} if m in sys.modules])"
@@ -130,7 +130,7 @@ def test_an_unset_hash_seed_is_set_before_the_interpreter_starts(tmp_path):
     """The process that trains hashes strings with seed 0, whoever started it."""
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
     code = (
-        f"from {PACKAGE}.environment import restart_with; "
+        f"from {PACKAGE}.entry import restart_with; "
         "restart_with({'PYTHONHASHSEED': '0'}); print(hash('reproducible'))"
     )
     results = {

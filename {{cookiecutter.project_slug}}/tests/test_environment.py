@@ -136,7 +136,7 @@ def test_a_failure_is_told_in_one_line(log, reason):
         ("NVIDIA H100, 570.10, 9.0", "driver 570.10 is older than 580.65.06; update it"),
         ("Tesla P100, 580.95.05, 6.0", "Tesla P100 has compute capability 6.0"),
         ("Future GPU, 600.10, 13.0", "Future GPU has compute capability 13.0"),
-        ("", "no GPU seen"),
+        ("", "make setup ACCELERATOR=cpu needs about 1.5 GB, and ACCELERATOR=cpu in .env"),
     ],
 )
 def test_a_driver_or_gpu_that_does_not_fit_is_warned_about(
@@ -149,6 +149,7 @@ def test_a_driver_or_gpu_that_does_not_fit_is_warned_about(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     facts = {"cuda": "13.0.3", "min_driver": "580.65.06", "compute_capability": ["7.5", "12.0"]}
     monkeypatch.setattr(gpu, "settings", lambda: {"environments": {"cuda": facts}})
+    gpu.warn_of_gpus("cuda")
     told = gpu.gpu_report("cuda")
     warned = capsys.readouterr().err
     assert warning in warned

@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,12 +50,12 @@ def bits(run_dir: Path) -> dict[str, object]:
     return {**found, "results": results, "state": state}
 
 
-def facts(run_dir: Path) -> dict[str, object]:
+def facts(run_dir: Path, apart: Iterable[str] = (*PLAIN, *OTHER)) -> dict[str, Any]:
     """What a run recorded of itself, without what must differ between two launchers."""
     manifest = json.loads((run_dir / "manifest.json").read_text())
     for name in ("run_id", "command"):
         del manifest[name]
-    for name in (*PLAIN, *OTHER):
+    for name in apart:
         manifest["determinism"]["environment"].pop(name, None)
     del manifest["hardware"]["num_cores"]  # disturbed on purpose, and told as it was found
     return manifest
@@ -93,7 +94,10 @@ def cold(run_dir: Path) -> Path:
         "DNNL_MAX_CPU_ISA": "SSE41",
         "PYTHONHASHSEED": "77",
     }
-    return train(run_dir, env=env)
+    train(run_dir, env=env)
+    recorded = facts(run_dir, apart=())["determinism"]["environment"]
+    assert recorded["PYTHONHASHSEED"] == "77", "it was not started again"
+    return run_dir
 
 
 def _seeded(seed: int, run_dir: Path, **how: object) -> Path:

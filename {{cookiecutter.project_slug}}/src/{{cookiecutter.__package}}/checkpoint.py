@@ -4,6 +4,8 @@ import hashlib
 import logging
 import os
 import warnings
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,25 @@ from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
 
+Layout = dict[str, Any]
+LAYOUT = "layout"
+"""Which parameter is which in the optimizer's state, where they go by position."""
+
+
+def state_of(
+    step: int,
+    best: dict[str, Any],
+    logs: dict[str, str],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any]:
+    """Everything that a run resumes from after `step`; `logs` are the digests of its logs there."""
+    state = {"step": step, "best": best, "logs": logs, LAYOUT: layout_of(model, optimizer)}
+    return state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
     """Write `folder/step-XXXXXXXX.pt` for `state["step"]`; keep it, the best, the `keep` newest.
-
     The file is written under another name, flushed to the disk and renamed: at any instant a
     kill leaves either the whole new checkpoint or the one before it.
     """
@@ -110,9 +127,14 @@ def checkpoint_digest(path: Path) -> str:
 def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a loaded state into `model` and `optimizer`, and check that it arrived there.
 
+    Nothing is written unless every tensor fits where it belongs, by name, shape and dtype.
+
     Raises:
-        ValueError: the live state after loading is not the saved one, bit for bit.
+        ValueError: the state is of another model or optimizer, or the live state after loading is
+            not the saved one, bit for bit.
     """
+    if misfit := next(_misfits(state, model, optimizer), None):
+        raise ValueError(f"the checkpoint is of another model or optimizer: {misfit}")
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -124,9 +146,65 @@ def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Opti
         raise ValueError(f"the state of step {state['step']} did not survive loading unchanged")
 
 
+def layout_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> Layout:
+    """Kind of `optimizer`; name, shape and dtype of each parameter, group by group."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [
+        [(names.get(id(p), "?"), *_form(p)) for p in group["params"]]
+        for group in optimizer.param_groups
+    ]
+    return {"optimizer": type(optimizer).__name__, "groups": groups}
+
+
+def _misfits(
+    state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[str]:
+    both = (state["model"], model.state_dict())
+    saved, live = ({name: _form(tensor) for name, tensor in each.items()} for each in both)
+    for name in [*saved, *(live.keys() - saved.keys())]:
+        if saved.get(name) != live.get(name):
+            yield f"{name} was {_said(saved.get(name))}, is {_said(live.get(name))}"
+    layout, live_layout = state.get(LAYOUT), layout_of(model, optimizer)
+    if layout and layout["optimizer"] != live_layout["optimizer"]:
+        yield f"the optimizer was {layout['optimizer']}, is {live_layout['optimizer']}"
+    now = live_layout["groups"]
+    groups = [group["params"] for group in state["optimizer"]["param_groups"]]
+    if [*map(len, groups)] != [*map(len, now)]:
+        counts = (" + ".join(str(len(group)) for group in each) for each in (groups, now))
+        yield "the optimizer had {} parameters, has {}".format(*counts)
+        return
+    if layout:
+        pairs = zip(chain(*layout["groups"]), chain(*now), strict=True)
+        for (name, *form), (here, *live_form) in pairs:
+            if (name, form) != (here, live_form):
+                was, now_is = f"{name} {_said(form)}", f"{here} {_said(live_form)}"
+                yield f"the optimizer had {was} where it has {now_is} now"
+        return
+    # A checkpoint of an older version: the moments of these optimizers have their parameter's form.
+    for position, (name, shape, _) in zip(chain(*groups), chain(*now), strict=True):
+        for key, value in state["optimizer"]["state"].get(position, {}).items():
+            if isinstance(value, Tensor) and value.dim() and list(value.shape) != shape:
+                yield f"{key} of {name} is {list(value.shape)}, the parameter {shape}"
+
+
+def _form(value: Any) -> tuple[list[int], str]:
+    if not isinstance(value, Tensor):
+        return [], type(value).__name__
+    return list(value.shape), str(value.dtype).removeprefix("torch.")
+
+
+def _said(form: Sequence[Any] | None) -> str:
+    return "not there" if form is None else f"{form[1]} {form[0]}"
+
+
 def digest(state: Any) -> str:
-    """sha256 over every key, number and tensor of a nested state, in a fixed order."""
+    """sha256 over every key, number and tensor of a nested state, in a fixed order.
+
+    Its layout is left out, so that checkpoints from before it was kept have the same digest.
+    """
     total = hashlib.sha256()
+    if isinstance(state, dict):
+        state = {key: value for key, value in state.items() if key != LAYOUT}
     _feed(total, state)
     return total.hexdigest()
 

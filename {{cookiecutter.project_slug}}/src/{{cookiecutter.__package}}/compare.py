@@ -35,6 +35,9 @@ KNOWN_CAUSES = (
 )
 """What makes runs differ whose records agree."""
 
+FEW_PACKAGES = 3
+"""More than these are told in one line; `--json` has them all."""
+
 
 @dataclass(frozen=True)
 class Divergence:
@@ -44,6 +47,8 @@ class Divergence:
     quantity: str
     a: Any
     b: Any
+    note: str = ""
+    """What else is known of it, for a reader."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; numbers as text that reads back exactly."""
@@ -111,7 +116,11 @@ def _later_divergence(
         return Divergence(num_steps, "weights", weights_a, weights_b)
     for name, value in a["results"]["metrics"].items():
         if value != b["results"]["metrics"].get(name):
-            return Divergence(num_steps, name, value, b["results"]["metrics"].get(name))
+            note = (
+                "all steps and weights are equal: the number was edited in a manifest, or the "
+                "evaluation differs"
+            )
+            return Divergence(num_steps, name, value, b["results"]["metrics"].get(name), note)
     return None
 
 
@@ -207,7 +216,15 @@ def explain(divergence: Divergence | None, found: list[Cause], *, identical: boo
             f"first differs at step {divergence.step}, in {divergence.quantity}: "
             f"{divergence.a!r} against {divergence.b!r}"
         )
-    for cause in found:
+        if divergence.note:
+            yield divergence.note
+    packages = [cause for cause in found if cause.key.startswith("packages.")]
+    if len(packages) > FEW_PACKAGES:
+        yield from _packages(packages)
+        found_apart = [cause for cause in found if cause not in packages]
+    else:
+        found_apart = found
+    for cause in found_apart:
         if (cause.layer, cause.key) == ("code", "template"):
             before, after = (value or "one before 0.2.0" for value in (cause.a, cause.b))
             yield f"code: the project was upgraded between them: template {before}, then {after}"
@@ -224,6 +241,22 @@ def explain(divergence: Divergence | None, found: list[Cause], *, identical: boo
         cause.key in ("cpu", "isa", "cpu_capability") for cause in found
     ):
         yield "another processor takes other instructions; determinism.profile=portable does not"
+
+
+def _packages(found: list[Cause]) -> Iterator[str]:
+    """One line for what has one cause, such as the notebook's tools installed in between."""
+    for what, chosen in (
+        ("were added", [c for c in found if c.a is None]),
+        ("were removed", [c for c in found if c.b is None]),
+        ("changed", [c for c in found if None not in (c.a, c.b)]),
+    ):
+        if chosen:
+            shown = ", ".join(
+                f"{c.key.removeprefix('packages.')} {' to '.join(str(v) for v in (c.a, c.b) if v)}"
+                for c in chosen[:FEW_PACKAGES]
+            )
+            more = f" and {len(chosen) - FEW_PACKAGES} more" if len(chosen) > FEW_PACKAGES else ""
+            yield f"environment: {len(chosen)} packages {what}: {shown}{more}"
 
 
 def _flat(facts: Any, name: str) -> dict[str, Any]:

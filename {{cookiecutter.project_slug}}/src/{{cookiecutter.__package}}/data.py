@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from .cifar import ARCHIVE, SHA256, load_cifar10
 from .config import Data
 from .interrupt import ignore_stop_signals
+from .loading import check_shared_memory
 from .order import BatchSampler
 from .seeding import SampleStreams, derive, seed_worker
 
@@ -20,10 +21,21 @@ NUM_DRAWS = 3  # uniform numbers that `augment` takes for each image
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 [N, C, H, W] and labels int64 [N]."""
+    """Images uint8 [N, C, H, W] and labels int64 [N], in one memory layout whatever they come in.
+
+    A digest does not see the layout, and a convolution does: oneDNN takes images whose channel has
+    stride 1 for channels-last, and rounds otherwise.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("images", "labels"):
+            array = getattr(self, name)
+            # Strides of axes of length 1 are arbitrary, even where NumPy calls them contiguous.
+            flat = np.ascontiguousarray(array).reshape(-1)
+            object.__setattr__(self, name, flat.reshape(array.shape))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +111,13 @@ def build_loader(train: Split, config: Data, sampler: BatchSampler) -> DataLoade
 
     One iterator runs through all epochs, so that loader processes start once. Any `num_workers`
     and `prefetch_factor` give the same bits.
+
+    Raises:
+        ValueError: the batches that loader processes keep ready find no room in shared memory.
     """
+    if config.num_workers:
+        batch = sampler.batch_size * (train.images[:1].nbytes + train.labels[:1].nbytes)
+        check_shared_memory(batch * config.num_workers * config.prefetch_factor)
     return DataLoader(
         TrainSet(train, config, sampler.seed),
         batch_sampler=sampler,
@@ -134,7 +152,7 @@ def augment(images: np.ndarray, config: Data, draws: np.ndarray) -> np.ndarray:
     padded[:, :, shift : shift + height, shift : shift + width] = images
     corners = (draws[:, :2] * (2 * shift + 1)).astype(np.int64).tolist()
     mirrored = (draws[:, 2] < 0.5).tolist() if config.horizontal_flip else [False] * num_images
-    out = np.empty_like(images)
+    out = np.empty(images.shape, images.dtype)  # in the one layout, whatever `images` has
     for target, source, (top, left), mirror in zip(out, padded, corners, mirrored, strict=True):
         moved = source[:, top : top + height, left : left + width]
         target[...] = moved[:, :, ::-1] if mirror else moved

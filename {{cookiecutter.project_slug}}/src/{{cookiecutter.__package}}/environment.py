@@ -3,40 +3,16 @@
 import os
 import platform
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from .config import MAX_SEED, Config, Paths, Tracking
+from .redact import without_secrets
+from .shell import PORTABLE, imports, is_foreign
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-
-PORTABLE = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    # MKL chooses its code by the CPU's maker as well; only this value is the same on all of them.
-    "MKL_CBWR": "COMPATIBLE",
-}
-"""What makes torch, oneDNN and MKL take the same instructions on every CPU that has AVX2."""
-
-FOREIGN = (
-    "DNNL_MAX_CPU_ISA",
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "DNNL_DEFAULT_FPMATH_MODE",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "NPY_DISABLE_CPU_FEATURES",
-    "NPY_ENABLE_CPU_FEATURES",
-    "OPENBLAS_CORETYPE",
-    "NVIDIA_TF32_OVERRIDE",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)
-"""Variables of the caller that would change bits behind the configuration's back."""
-
-_AT_START = dict(os.environ)
-"""What this process was started with, before `.env` was read."""
 
 _CPU_NUMBERS = ("cpu family", "model", "stepping")
 
@@ -44,14 +20,16 @@ _CPU_NUMBERS = ("cpu family", "model", "stepping")
 def load_env_file(path: str | Path = ".env") -> None:
     """Read `.env` into the environment; what is set there already stays as it is.
 
-    Instruction sets are the configuration's business: variables that choose them are left out.
+    Threads, instruction sets and imports are not its business: variables that choose them are left
+    out.
     """
     try:
         values = dotenv_values(path)
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     for name, value in values.items():
-        if value is not None and name not in (*PORTABLE, *FOREIGN):
+        allowed = name == "CUBLAS_WORKSPACE_CONFIG" or not is_foreign(name)
+        if value is not None and allowed and name not in imports({}):
             os.environ.setdefault(name, value)
 
 
@@ -59,8 +37,14 @@ def resolve(config: Config, environ: Mapping[str, str]) -> tuple[Paths, Tracking
     """The `paths` and `tracking` sections with every `${NAME}` replaced by its value.
 
     Raises:
-        ValueError: variables without a value or a default, all of them named at once.
+        ValueError: variables without a value or a default, all of them named at once; an address
+            with a password that a record would keep.
     """
+    if without_secrets(config.tracking.mlflow_uri) != config.tracking.mlflow_uri:
+        raise ValueError(
+            "tracking.mlflow_uri holds a user or password, and a run's record keeps the "
+            "configuration; set it as MLFLOW_TRACKING_URI, in the shell or in .env"
+        )
     missing: set[str] = set()
 
     def value(match: re.Match[str]) -> str:
@@ -85,8 +69,8 @@ def wanted_environment(config: Config, environ: Mapping[str, str]) -> dict[str, 
     """Variables that act only when they are set before the interpreter and its libraries start.
 
     `None` stands for a variable that must not be set. The hash seed and cuBLAS's workspace are
-    filled in where they are unset: a run must give the same bits under any of them. The threads
-    and the instruction sets belong to the configuration, which wins.
+    filled in where they are unset: a run must give the same bits under any of them. Threads,
+    instruction sets and precision belong to the configuration, which wins (`shell.py`).
 
     Raises:
         ValueError: a hash seed that Python refuses, or a profile that this CPU cannot run.
@@ -98,7 +82,7 @@ def wanted_environment(config: Config, environ: Mapping[str, str]) -> dict[str, 
     portable = config.determinism.profile == "portable"
     if portable:
         check_portable()
-    return {
+    fixed = {
         "PYTHONHASHSEED": hash_seed,
         # Required by torch before 2.10 for deterministic matrix products on CUDA, harmless later.
         "CUBLAS_WORKSPACE_CONFIG": environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
@@ -108,8 +92,9 @@ def wanted_environment(config: Config, environ: Mapping[str, str]) -> dict[str, 
         "OMP_DYNAMIC": "FALSE",
         "MKL_DYNAMIC": "FALSE",
         **{name: value if portable else None for name, value in PORTABLE.items()},
-        **dict.fromkeys(FOREIGN),
     }
+    foreign = (name for name in environ if is_foreign(name) and name not in fixed)
+    return {**dict.fromkeys(foreign), **imports(environ), **fixed}
 
 
 def check_portable() -> None:
@@ -139,18 +124,3 @@ def read_cpu() -> tuple[str, set[str]]:
     numbers = [f"{key} {fields[key]}" for key in _CPU_NUMBERS if key in fields]
     name = " ".join([fields.get("model name") or platform.machine(), *numbers])
     return name, set(flags.split())
-
-
-def restart_with(wanted: Mapping[str, str | None]) -> None:
-    """Start this program again with `wanted` in its environment, unless it is so already."""
-    if all(environ.get(n) == v for environ in (_AT_START, os.environ) for n, v in wanted.items()):
-        return
-    command = [sys.executable, *sys.orig_argv[1:]]
-    merged = {**os.environ, **wanted}
-    environ = {name: value for name, value in merged.items() if value is not None}
-    if os.name == "nt":
-        # On Windows execve returns to the shell before the new program ends.
-        sys.exit(subprocess.run(command, env=environ).returncode)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(sys.executable, command, environ)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import INERT_KEYS, config_from_dict, flatten, load_config, to_dict
+from .entry import for_children
 from .environment import read_cpu
 from .manifest import find_project_root, read_manifest
 
@@ -77,7 +78,7 @@ def run_baseline(root: Path, profile: str) -> tuple[float, dict[str, Any]]:
         command += ["--run-dir", str(run_dir), "tracking.mlflow_uri="]
         command += [f"determinism.profile={profile}"]
         started = time.monotonic()
-        done = subprocess.run(command, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, env=for_children(), stdout=subprocess.DEVNULL)
         if done.returncode:
             raise ValueError(f"the baseline could not be trained: exit code {done.returncode}")
         return time.monotonic() - started, read_manifest(run_dir)

@@ -1,21 +1,43 @@
-"""Stop a run at the next step when the system asks for it: a cluster's pre-emption, Ctrl-C."""
+"""Stop a run at the next step when the system asks for it: a cluster's pre-emption, a closed
+terminal, Ctrl-C."""
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
-"""128 plus the signal's number, as a shell reports it."""
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""What schedulers and terminals send before they kill: Slurm by default TERM, by `--signal` any;
+LSF and PBS USR2 and USR1; a limit of CPU time XCPU; a terminal that is closed HUP."""
+_REPEATED = getattr(signal, "SIGXCPU", None)
+"""The kernel sends it again every second until the hard limit kills."""
+
+
+FAILURE = 1
+
+
+def exit_code(number: int) -> int:
+    """128 plus the signal's number, as a shell reports it."""
+    return 128 + number
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run can go on from here)
-    """A run stopped after a whole step, with a checkpoint of it; `exit_code` says by what."""
+    """A run stopped after a whole step, with a checkpoint of it; `exit_code` says by what.
 
-    def __init__(self, run_dir: Path, step: int, signal_number: int | None) -> None:
-        super().__init__(f"stopped after step {step}; go on with train --resume {run_dir}")
-        self.exit_code = EXIT_CODES.get(signal_number, 0)
+    `reason` is what failed, where it was no signal.
+    """
+
+    def __init__(
+        self, run_dir: Path, step: int, signal_number: int | None = None, *, reason: str = ""
+    ) -> None:
+        stopped = f"stopped after step {step}; resume with train --resume {run_dir}"
+        super().__init__(f"error: {reason}; {stopped}" if reason else stopped)
+        self.exit_code = 0 if signal_number is None else exit_code(signal_number)
+        self.exit_code = FAILURE if reason else self.exit_code
 
 
 class CtrlC:
@@ -52,10 +74,13 @@ CTRL_C = CtrlC()
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT while its block runs; a second one ends the process at once."""
+    """Notes the first of `STOP_SIGNALS` while its block runs; the same one again ends the process
+    at once. One that is ignored already stays so (`nohup`)."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self.failure = ""
+        """Why no batch came, if none did (`loading.py`)."""
         self._previous: dict[int, object] = {}
 
     @property
@@ -67,8 +92,10 @@ class StopRequest:
         self.signal_number = signal.SIGINT if CTRL_C.came else None
         # Python delivers signals to the main thread only; in another the caller decides.
         if threading.current_thread() is threading.main_thread():
-            for number in EXIT_CODES:
-                self._previous[number] = signal.signal(number, self._note)
+            for number in STOP_SIGNALS:
+                asked = number in (signal.SIGTERM, signal.SIGINT)
+                if asked or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -76,11 +103,32 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-        signal.signal(number, signal.SIG_DFL)
+        if self.signal_number is None:
+            self.signal_number = number
+        signal.signal(number, signal.SIG_IGN if number == _REPEATED else signal.SIG_DFL)
 
 
 def ignore_stop_signals() -> None:
     """For loader processes: the whole group gets the signal, the trainer decides what follows."""
-    for number in EXIT_CODES:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def ending_by_signals() -> Iterator[None]:
+    """For commands that have nothing to save: the signals of `STOP_SIGNALS` end the block as an
+    exception does, so that child processes and temporary folders go too."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(exit_code(number))
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                previous[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import signal
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from .config import config_from_dict, flatten
 from .environment import resolve
 from .manifest import MANIFEST, read_manifest
 from .record import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
+from .redact import without_secrets
 from .tracking import ENDINGS, FAILED, check_address
 
 _log = logging.getLogger(__name__)
@@ -188,6 +188,10 @@ class RemoteRun:
             self._client.log_artifact(identity, str(self._run_dir / name), folder)
 
 
+PICTURE_SECONDS = 10
+"""How long a complete run's curves are waited for."""
+
+
 def track(run_dir: Path, *, register: str = "") -> int:
     """Send a run to the server, and register its model as `register` if that is given.
 
@@ -207,9 +211,9 @@ def track(run_dir: Path, *, register: str = "") -> int:
         remote.send()
         version = remote.register(register) if register else ""
     except Exception as error:  # whatever the network does, and whatever the server says
-        _log.error("error: MLflow at %s failed: %s", _shown(uri), _reason(error))
+        _log.error("error: MLflow at %s failed: %s", without_secrets(uri), _reason(error))
         return 1
-    print(f"MLflow at {_shown(uri)} has {run_dir}")
+    print(f"MLflow at {without_secrets(uri)} has {run_dir}")
     if register:
         print(f"registered: {register}, version {version}, with its {MANIFEST} beside it")
     return 0
@@ -240,6 +244,11 @@ def follow(run_dir: Path, trainer: int) -> int:
         if (completed or gone) and not ended:
             ended = time.monotonic()
         remote.look()
+        # The results are final before the picture is drawn, which may fail.
+        waiting = completed and not gone and time.monotonic() - ended < PICTURE_SECONDS
+        if waiting and not (run_dir / CURVES).exists():
+            time.sleep(0.1)
+            continue
         try:
             how = stopped[0] if stopped else "KILLED"
             remote.send(how if gone and not completed else "")
@@ -250,14 +259,14 @@ def follow(run_dir: Path, trainer: int) -> int:
                 _log.warning(
                     "MLflow at %s failed, training goes on and what is missing there is sent "
                     "again: %s",
-                    *(_shown(uri), _reason(error)),
+                    *(without_secrets(uri), _reason(error)),
                 )
                 warned = True
             if stopped or (ended and time.monotonic() - ended > _patience()):
                 _log.warning(
                     "MLflow at %s lacks a part of this run; send it when the server is back: "
                     "python -m %s track %s",
-                    *(_shown(uri), __package__, run_dir),
+                    *(without_secrets(uri), __package__, run_dir),
                 )
                 return 1
             time.sleep(RETRY_SECONDS)
@@ -309,13 +318,8 @@ def _modified(path: Path) -> int:
     return path.stat().st_mtime_ns // 1_000_000
 
 
-def _shown(uri: str) -> str:
-    """The address without a password."""
-    return re.sub(r"(?<=://).*@", "", uri)
-
-
 def _reason(error: BaseException) -> str:
     # What the network said lies below what the client made of it, which repeats the address.
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return " ".join(str(error).split())[:200]
+    return without_secrets(" ".join(str(error).split()))[:200]

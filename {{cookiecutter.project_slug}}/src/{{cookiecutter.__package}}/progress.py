@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from tqdm.auto import tqdm
@@ -21,7 +23,8 @@ class Progress:
         )
 
     def step(self) -> None:
-        self._bar.update()
+        with self._unless_closed():
+            self._bar.update()
 
     def epoch(self, row: dict[str, float], num_epochs: int) -> None:
         text = (
@@ -29,12 +32,21 @@ class Progress:
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
         )
         if self._shown:
-            self._bar.write(text, file=sys.stderr)
+            with self._unless_closed():
+                self._bar.write(text, file=sys.stderr)
         else:
             _log.info(text)
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # the terminal is gone; the run is about to hear of it, or goes on
+            self._bar.disable, self._shown = True, False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+        with self._unless_closed():
+            self._bar.close()

@@ -6,11 +6,14 @@ Nothing here imports torch.
 import csv
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
+
+_log = logging.getLogger(__name__)
 
 STEPS = "steps.jsonl"
 METRICS = "metrics.csv"
@@ -161,14 +164,29 @@ def weights_file_sha256(path: Path) -> str:
     return total.hexdigest()
 
 
+def try_to_plot(run_dir: Path) -> None:
+    """Draw the curves; a picture that fails is one warning, for the results are final before it."""
+    try:
+        plot_curves(run_dir)
+    except Exception as error:  # a library's settings, fonts, a full disk: none concerns the run
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        _log.warning("warning: no %s: %s; the results are complete", run_dir / CURVES, reason)
+
+
 def plot_curves(run_dir: Path) -> None:
     """Draw loss and accuracy over the epochs of a run into `curves.png`."""
     # Imported here: matplotlib costs a second, and `compare` needs only the logs.
+    import matplotlib
     from matplotlib.figure import Figure
 
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc is for other pictures
+        _draw(Figure(figsize=(9, 3.5), layout="constrained"), run_dir)
+
+
+def _draw(figure: Any, run_dir: Path) -> None:
     rows = read_metrics(run_dir / METRICS)
     epochs = [int(row["epoch"]) + 1 for row in rows]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
     for column in ("train_loss", "val_loss"):
         losses.plot(epochs, [float(row[column]) for row in rows], label=column)
@@ -177,7 +195,9 @@ def plot_curves(run_dir: Path) -> None:
         axes.set_xlabel("epoch")
         axes.legend()
         axes.grid(alpha=0.3)
-    figure.savefig(run_dir / CURVES, dpi=120, metadata={"Software": None})
+    partial = run_dir / f"{CURVES}.partial"
+    figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+    partial.replace(run_dir / CURVES)
 
 
 def _csv_text(rows: list[dict[str, str]]) -> str:

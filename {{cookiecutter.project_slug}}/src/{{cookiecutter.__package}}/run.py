@@ -166,6 +166,11 @@ def describe_run(
         "data": data.describe(),
     }
     digest = config_sha256(facts["config"])
+    if facts["code"]["commit"] is None:
+        _log.warning(
+            "warning: this run names no commit, so nobody can go back to its code: git init, "
+            "git add --all, git commit"
+        )
     if (run_dir / MANIFEST).exists():
         manifest = read_manifest(run_dir)
         changes = _changes(manifest, facts)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .config import MAX_SEED, Determinism
-from .environment import FOREIGN, PORTABLE
+from .shell import PORTABLE, flags, recorded
 
 
 def set_seed(seed: int, determinism: Determinism | None = None) -> None:
@@ -77,7 +77,8 @@ def read_determinism() -> dict[str, Any]:
     newer = hasattr(torch.backends, "fp32_precision")
     names = ("PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     variables = {name: os.environ.get(name) for name in (*names, *PORTABLE)}
-    variables |= {name: os.environ[name] for name in FOREIGN if name in os.environ}
+    variables |= recorded(os.environ)
+    variables |= {"python_flags": flags()} if flags() else {}
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),

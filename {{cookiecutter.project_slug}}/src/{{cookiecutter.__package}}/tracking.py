@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from .entry import for_children
 from .interrupt import Interrupted
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class MlflowTracker(NullTracker):
             self._process = subprocess.Popen(
                 [*command, "--follow", str(os.getpid())],
                 # The address may hold a password; others see a command, not its environment.
-                env={**os.environ, "MLFLOW_TRACKING_URI": self._uri},
+                env={**for_children(), "MLFLOW_TRACKING_URI": self._uri},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the trainer, which then ends this in order

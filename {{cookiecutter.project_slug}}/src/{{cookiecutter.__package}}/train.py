@@ -12,16 +12,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from .checkpoint import load_latest, restore, save_checkpoint, save_weights
+from .checkpoint import load_latest, restore, save_checkpoint, save_weights, state_of
 from .config import Config, Paths, as_config
 from .data import Split, build_loader, load_data
 from .environment import resolve
 from .interrupt import Interrupted, StopRequest
+from .loading import batches
 from .model import build_model
 from .optim import build_optimizer, learning_rate, resolve_device
 from .order import BatchSampler
 from .progress import Progress
-from .record import WEIGHTS, Recorder, Step, logs_until, plot_curves
+from .record import WEIGHTS, Recorder, Step, logs_until, try_to_plot
 from .run import (
     CHECKPOINTS,
     check_run_dir,
@@ -122,9 +123,15 @@ def _train(
     progress = Progress(num_steps, start=start)
 
     # --- loop: one iterator over all epochs; `step` counts from 0, records and files from 1 ---
+    def save(step: int) -> dict[str, Any]:
+        state = state_of(step, best, recorder.sync(), model, optimizer)
+        save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
+        return state
+
+    done = start
     model.train()
     with recorder, progress, StopRequest() as stop:
-        for step, (images, labels) in enumerate(loader, start=start):
+        for step, (images, labels) in enumerate(batches(loader, stop), start=start):
             epoch, done = step // steps_per_epoch, step + 1
             seed_stream(config.seed, "dropout", step)
             lr = learning_rate(
@@ -161,22 +168,24 @@ def _train(
             stopping = stop.requested or done == stop_at
             due = done % config.training.checkpoint_every == 0 or done == num_steps
             if due or is_best or stopping:
-                state = {"step": done, "best": best, "logs": recorder.sync()}
-                state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(checkpoints, state, keep=config.training.keep_checkpoints)
+                state = save(done)
             if stopping and done < num_steps:
                 raise Interrupted(run_dir, done, stop.signal_number)
+        if stop.failure:  # no batch came
+            if done > start:
+                save(done)
+            raise Interrupted(run_dir, done, reason=stop.failure)
 
-    # --- results: final weights, test metrics, curves, and the manifest that names them -------
+    # --- results: final weights, test metrics, and the manifest that names them; then a picture -
     seed_stream(config.seed, "eval", "test", num_steps)
     test_loss, test_accuracy = evaluate(model, data.test, batch_size, device)
     metrics = {"test_loss": test_loss, "test_accuracy": test_accuracy}
     _log.info("test_loss %.4f  test_accuracy %.4f", test_loss, test_accuracy)
     weights_sha256 = save_weights(run_dir / WEIGHTS, model)
-    plot_curves(run_dir)
     finish_manifest(
         run_dir, manifest, metrics, weights_sha256=weights_sha256, logs=state["logs"], best=best
     )
+    try_to_plot(run_dir)
     return TrainResult(test_loss, test_accuracy, weights_sha256, run_dir)
 
 

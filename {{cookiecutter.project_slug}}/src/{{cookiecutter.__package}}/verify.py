@@ -1,7 +1,6 @@
 """Execute a run again, or random stretches of it, in fresh processes and compare every bit."""
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -13,7 +12,9 @@ from typing import Any
 
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
 from .config import config_from_dict, config_sha256, flatten, load_config, to_yaml
-from .manifest import read_manifest
+from .entry import for_children
+from .git import git
+from .manifest import find_project_root, is_under_git, read_manifest
 from .record import METRICS, STEPS, Step, logs_until, read_steps
 from .report import write_html
 
@@ -43,6 +44,8 @@ def verify(run_dir: Path, *, num_segments: int | None = None, seed: int = 0) -> 
         ValueError: the run is damaged or not complete, or could not be executed.
     """
     manifest = _checked_manifest(run_dir, whole=num_segments is None)
+    if missing := _missing_commit(manifest):
+        print(f"warning: {missing}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
         if num_segments is None:
             stretches, found = _whole(run_dir, manifest, Path(scratch))
@@ -56,8 +59,9 @@ def verify(run_dir: Path, *, num_segments: int | None = None, seed: int = 0) -> 
     print("\n".join(explain(divergence, found, identical=identical)))
     try:
         _write(run_dir, manifest, stretches, divergence, found, identical=identical)
-    except OSError as error:
-        print(f"warning: the report could not be written: {error}", file=sys.stderr)
+    except Exception as error:  # the verdict is final; no page about it changes that
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        print(f"warning: the report could not be written: {reason}", file=sys.stderr)
     print("IDENTICAL" if identical else "DIFFERENT")
     return IDENTICAL if identical else DIFFERS
 
@@ -82,11 +86,27 @@ def _checked_manifest(run_dir: Path, *, whole: bool) -> dict[str, Any]:
     return manifest
 
 
+def _missing_commit(manifest: dict[str, Any]) -> str:
+    """What to do where the commit of a run is not to be had; empty where it is, or no git is."""
+    root, commit = find_project_root(), manifest["code"]["commit"]
+    if not commit:
+        return "the run names no commit: it is executed by the code that is here"
+    if not is_under_git(root, or_named=True):
+        return ""
+    if git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
+        return ""
+    return (
+        f"commit {commit[:12]} of the run is not in this repository; git fetch --all may bring it, "
+        "otherwise the run is executed by the code that is here"
+    )
+
+
 def _whole(
     run_dir: Path, manifest: dict[str, Any], scratch: Path
 ) -> tuple[list[Stretch], list[Cause]]:
     config, again = scratch / "config.yaml", scratch / "run"
     config.write_text(to_yaml(config_from_dict(manifest["config"])), encoding="utf-8")
+    print(f"executing again: {run_dir}", flush=True)
     _execute("--config", config, "--run-dir", again)
     result = compare_runs(run_dir, again)
     print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
@@ -134,7 +154,9 @@ def _segments(
     logs_until(run_dir, steps[-1], last["logs"])  # an edited log is no record
     recorded = read_steps(run_dir / STEPS, partial=True)
     print(
-        f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again"
+        f"executing again: {run_dir}\n"
+        f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again",
+        flush=True,
     )
     stretches, found = [], []
     for start, end in chosen:
@@ -166,7 +188,7 @@ def _execute(*arguments: object) -> None:
     command = [sys.executable, "-m", __package__, "train", *map(str, arguments)]
     # A verification is not an experiment: it is not tracked anywhere.
     done = subprocess.run(
-        [*command, "tracking.mlflow_uri="], env=os.environ, stdout=subprocess.DEVNULL
+        [*command, "tracking.mlflow_uri="], env=for_children(), stdout=subprocess.DEVNULL
     )
     if done.returncode == BAD_INPUT:
         raise SystemExit(BAD_INPUT)  # it has said why, in one line

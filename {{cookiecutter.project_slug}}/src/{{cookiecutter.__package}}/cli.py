@@ -1,0 +1,308 @@
+"""The command line: `train`, `verify`, `compare`, `track`, `machines`, `expected`, `doctor`.
+
+Only what a subcommand needs is imported, so that `--help` answers at once.
+"""
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+from .config import Config, config_from_dict, flatten, load_config, to_dict
+from .entry import restart_with
+from .environment import load_env_file, resolve, wanted_environment
+from .interrupt import CTRL_C, Interrupted, ending_by_signals, exit_code
+from .manifest import MANIFEST, read_manifest
+from .record import CURVES
+from .redact import without_secrets
+
+FAILURE, BAD_INPUT = 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand and return its exit code; bad input is one line on stderr and code 2."""
+    options = _parse(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    with CTRL_C, nullcontext() if options.run is _train else ending_by_signals():
+        try:
+            code = _run(options)
+        except KeyboardInterrupt:
+            return exit_code(signal.SIGINT)
+        except Exception:
+            if not CTRL_C.came:
+                raise
+            code = FAILURE
+    if CTRL_C.came and code:
+        return exit_code(signal.SIGINT)
+    return code or _flushed()
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        load_env_file()
+        return options.run(options)
+    except ValueError as error:
+        _tell(error)
+        return BAD_INPUT
+    except OSError as error:
+        # A full disk or a missing permission: a failed training, a comparison that cannot be made.
+        _tell(error)
+        return FAILURE if options.run is _train else BAD_INPUT
+    except Exception as error:
+        if options.run is _train:
+            raise  # a bug in code that the user may be writing: the traceback is what they need
+        # A record can be damaged in more ways than are foreseen; 1 would mean that runs differ.
+        _tell(f"a record is damaged: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return BAD_INPUT
+
+
+def _flushed() -> int:
+    """Write out what was printed: its reader may be gone, or the disk that it goes to full."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        if not isinstance(error, BrokenPipeError):  # `| head` has all that it wanted
+            _tell(f"what was printed could not be written: {error.strerror}")
+            return FAILURE
+    return 0
+
+
+def _tell(error: object) -> None:
+    """One line, whatever somebody's file name or key holds: no line break, no terminal code, and
+    no password of an address."""
+    plain = without_secrets(str(error))
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+    _say(f"error: {''.join(shown)}")
+
+
+def _say(text: object) -> None:
+    with suppress(OSError):  # of a terminal that was closed
+        print(text, file=sys.stderr)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    # argparse takes overrides in one place only; they may stand before, between and after options.
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if hasattr(options, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
+        options.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    script = Path(sys.argv[0]).name == "train.py"
+    train = commands.add_parser(
+        "train",
+        prog="python train.py" if script else None,
+        help="train a model and record the run",
+        epilog=_keys() if {"-h", "--help"} & {*sys.argv} else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("--config", type=Path, help="YAML file, such as configs/baseline.yaml")
+    train.add_argument("--seed", type=_whole_number, help="overrides the seed of the config")
+    train.add_argument("--run-dir", type=Path, help="directory of the new run")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="run directory to continue")
+    train.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="resume the latest interrupted run with this config, if there is one",
+    )
+    train.add_argument(
+        "--allow-changes", action="store_true", help="resume with other code, data or config"
+    )
+    # For `verify --segments`, which executes a stretch of a run.
+    train.add_argument("--stop-at", type=_whole_number, help=argparse.SUPPRESS)
+    train.add_argument("overrides", nargs="*", metavar="section.key=value")
+    train.set_defaults(run=_train)
+
+    verify = commands.add_parser("verify", help="execute a run again and compare every bit")
+    verify.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
+    verify.add_argument(
+        "--segments", type=_whole_number, metavar="N", help="only N stretches between checkpoints"
+    )
+    verify.add_argument("--seed", type=_whole_number, default=0, help="chooses the segments")
+    verify.set_defaults(run=_verify)
+
+    compare = commands.add_parser("compare", help="say where two runs part, and why")
+    compare.add_argument(
+        "runs", type=Path, nargs="*", metavar="RUN", help="two; default: the two newest"
+    )
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.set_defaults(run=_compare)
+
+    track = commands.add_parser("track", help="upload a run, or its missing parts, to MLflow")
+    track.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
+    track.add_argument("--register", default="", metavar="NAME", help="register its model so")
+    # For the process that a training starts: until that one has ended.
+    track.add_argument("--follow", type=_whole_number, metavar="PID", help=argparse.SUPPRESS)
+    track.set_defaults(run=_track)
+
+    machines = commands.add_parser("machines", help="a table of the same run on several machines")
+    machines.add_argument("folder", type=Path, help="holds a folder with a run for each machine")
+    machines.set_defaults(run=_machines)
+
+    expected = commands.add_parser("expected", help="measure the expected results again")
+    expected.set_defaults(run=_expected)
+
+    doctor = commands.add_parser("doctor", help="check this checkout on this machine")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.add_argument("--uncommitted", action="store_true", help="do not ask for a clean tree")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _keys() -> str:
+    defaults = flatten(to_dict(config_from_dict({"seed": 0})))
+    lines = [f"  {key}={value}" for key, value in defaults.items()]
+    return "\n".join(["keys and their defaults; config.py says what each means:", *lines])
+
+
+def _train(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    config = _train_config(options)
+    paths, _ = resolve(config, os.environ)  # names all missing variables before torch is loaded
+    restart_with(wanted_environment(config, os.environ))
+    from .train import train_model
+
+    CTRL_C.heed()
+    resume = options.resume
+    if options.auto_resume:
+        from .run import find_unfinished
+
+        resume = find_unfinished(Path(paths.output_dir), config)
+    how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
+    try:
+        try:
+            run_dir = resume or options.run_dir
+            result = train_model(config, run_dir=run_dir, resume=resume is not None, **how)
+        except ValueError as error:
+            if not (options.auto_resume and resume):
+                raise
+            # Other data, a damaged checkpoint, another process that was faster.
+            _say(f"{resume} cannot be resumed: {without_secrets(str(error))}; a new run starts")
+            result = train_model(config, **how)
+    except (MemoryError, RuntimeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        if not re.search("out of memory|allocate memory|MemoryError", said):
+            raise
+        fewer = "out of memory; lower model.width or training.global_batch_size"
+        detail = " ".join(str(error).split())[:200]
+        _tell(f"{fewer}: {detail}" if detail else fewer)
+        return FAILURE
+    except Interrupted as stop:
+        if stop.exit_code:  # by a signal, not by --stop-at
+            _say(stop)
+        return stop.exit_code
+    _note_run(result.run_dir)
+    curves = result.run_dir / CURVES
+    where = f"; curves: {curves}" if curves.exists() else ""
+    _say(f"done in {time.monotonic() - started:.0f} s{where}")
+    print(f"run: {result.run_dir}")
+    return 0
+
+
+def _train_config(options: argparse.Namespace) -> Config:
+    path = options.config
+    if options.auto_resume and (options.resume or options.run_dir):
+        raise ValueError("--auto-resume finds the run itself; leave out --resume and --run-dir")
+    if options.resume is not None:
+        read_manifest(options.resume)  # a run directory, or an error that says it is none
+        if options.run_dir is not None:
+            raise ValueError("--run-dir is for new runs; --resume continues in the run's directory")
+        path = path or options.resume / "config.yaml"
+    if path is None:
+        raise ValueError("train needs --config FILE, such as configs/baseline.yaml")
+    return load_config(path, options.overrides, seed=options.seed)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .verify import verify
+
+    run_dir = options.run_dir or _newest_run()
+    return verify(run_dir, num_segments=options.segments, seed=options.seed)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from .compare import compare
+
+    if len(options.runs) not in (0, 2):
+        given = len(options.runs)
+        raise ValueError(f"compare takes two runs, or none for the two newest; got {given}")
+    run_a, run_b = options.runs or _newest_runs(2)
+    if not options.runs and not options.json:
+        print(f"A: {run_a}\nB: {run_b}")
+    return compare(run_a, run_b, as_json=options.json)
+
+
+def _track(options: argparse.Namespace) -> int:
+    from .mlflow_run import follow, track
+
+    run_dir = options.run_dir or _newest_run()
+    if options.follow is not None:
+        return follow(run_dir, options.follow)
+    return track(run_dir, register=options.register)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import doctor
+
+    return doctor(as_json=options.json, uncommitted=options.uncommitted)
+
+
+def _machines(options: argparse.Namespace) -> int:
+    from .machines import machines
+
+    return machines(options.folder)
+
+
+def _expected(options: argparse.Namespace) -> int:
+    from .expected import write_expected
+
+    write_expected()
+    return 0
+
+
+def _note_run(run_dir: Path) -> None:
+    """Tell the commands that follow in one call of make which run this was, wherever it lies."""
+    if file := os.environ.get("LAST_RUN_FILE"):
+        with suppress(OSError):  # a checkout that cannot be written to; the newest run will do
+            Path(file).write_text(f"{run_dir.absolute()}\n", encoding="utf-8")
+
+
+def _newest_run() -> Path:
+    return _newest_runs(1)[0]
+
+
+def _newest_runs(number: int) -> list[Path]:
+    """The runs written last, oldest first: in the output directory, and that of `make train`."""
+    output_dir = Path(os.environ.get("OUTPUT_DIR") or "outputs")
+    manifests = list(output_dir.glob(f"*/{MANIFEST}"))
+    with suppress(OSError, ValueError):
+        last = Path(Path(os.environ["LAST_RUN_FILE"]).read_text(encoding="utf-8").rstrip("\n"))
+        known = {path.resolve() for path in manifests}
+        if (last / MANIFEST).is_file() and (last / MANIFEST).resolve() not in known:
+            manifests.append(last / MANIFEST)
+    if len(manifests) < number:
+        found = f"{len(manifests) or 'no'} run{'s' if len(manifests) > 1 else ''} in {output_dir}"
+        raise ValueError(f"{found}; train first, or name the run directory")
+    manifests.sort(key=lambda path: path.stat().st_mtime_ns)
+    return [path.parent for path in manifests[-number:]]
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None

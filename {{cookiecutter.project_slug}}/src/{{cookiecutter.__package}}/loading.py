@@ -1,0 +1,116 @@
+"""Batches that come, or an end of the run that says why: loader processes can fail without a word.
+
+A loader process hands its batches over in `/dev/shm`. Where that is full, the batch is lost in a
+thread of the process, and the trainer would wait for it for ever.
+"""
+
+import errno
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from .interrupt import StopRequest
+
+PATIENCE = 600
+"""Seconds that a batch may take, from the loader's side; LOADER_PATIENCE in the environment."""
+SHARED_MEMORY = Path("/dev/shm")
+ADVICE = "set data.num_workers=0, or give a container more (docker run --shm-size=2g)"
+
+Batch = TypeVar("Batch")
+
+
+class LoaderError(Exception):
+    """No batch came in time; the message is one line that says what to do."""
+
+
+def patience() -> float:
+    """How long a batch may take, in seconds.
+
+    Raises:
+        ValueError: LOADER_PATIENCE is not a number of seconds.
+    """
+    text = os.environ.get("LOADER_PATIENCE") or str(PATIENCE)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e8:
+        raise ValueError(f"LOADER_PATIENCE must be a number of seconds above 0, got {text!r}")
+    return seconds
+
+
+def check_shared_memory(num_bytes: int, folder: Path = SHARED_MEMORY) -> None:
+    """Check that the batches which loader processes keep ready, `num_bytes` in all, find room.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not folder.is_dir():
+        return  # not Linux: the system keeps them elsewhere
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError as error:
+        wanted = f"loader processes hand batches over in {folder}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+            raise ValueError(
+                f"{wanted}, which has {free / 1e6:.1f} MB free and needs {num_bytes / 1e6:.1f} MB; "
+                f"{ADVICE}"
+            ) from None
+        raise ValueError(f"{wanted}, which cannot be written: {error.strerror}; {ADVICE}") from None
+
+
+def batches(loader: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
+    """What `loader` yields; ends with `stop.failure` set where a batch takes longer than
+    `patience`, or a loader process dies.
+
+    Errors of the data set's own code come as they are, with their traceback.
+    """
+    iterator, seconds = iter(loader), patience()
+    while True:
+        try:
+            with _alarm(seconds):
+                batch = next(iterator)
+        except StopIteration:
+            return
+        except LoaderError as error:
+            stop.failure = str(error)
+            return
+        except RuntimeError as error:
+            said = " ".join(str(error).split())
+            if not re.match(r"DataLoader worker \(pid.* (killed|exited)", said):
+                raise
+            stop.failure = f"a loader process died ({said[:120]}); {ADVICE}"
+            return
+        yield batch
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise a `LoaderError` in the block after `seconds`: by a signal, which ends any waiting."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "setitimer"):
+        yield  # Python delivers signals to the main thread only
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise LoaderError(
+            f"no batch came for {seconds:g} seconds; look at {SHARED_MEMORY} and the disk, or set "
+            "LOADER_PATIENCE to more seconds"
+        )
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
