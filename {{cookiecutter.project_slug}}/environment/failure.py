@@ -19,12 +19,12 @@ class SetupError(Exception):
 
 
 def one_line(main: Callable[[], int], kept: str = "what was there before") -> int:
-    """The exit code of a command; whatever stops it is told in one line on stderr, and on Ctrl-C
-    what is `kept` as it was."""
+    """Run `main` and return its exit code; any failure is printed as one line. `kept` names what
+    Ctrl-C leaves unchanged."""
     try:
         return main()
     except SetupError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_secrets(str(error))}", file=sys.stderr)
         return error.code
     except OSError as error:
         print(f"error: {error.strerror}: {error.filename or 'writing'}", file=sys.stderr)
@@ -32,6 +32,16 @@ def one_line(main: Callable[[], int], kept: str = "what was there before") -> in
     except KeyboardInterrupt:
         print(f"error: stopped; {kept} is as it was", file=sys.stderr)
         return 130
+
+
+_USER = re.compile(r"(?<=://)[^/?#\s@'\"]+@")
+_NAMES = "token|key|secret|password|signature|sig|auth"
+_PARAMETER = re.compile(rf"(?i)([?&;][\w.-]*(?:{_NAMES})=)[^&#\s'\"]+")
+
+
+def without_secrets(text: str) -> str:
+    """`https://user:password@host/p?token=x` as `https://host/p?token=***`, anywhere in a text."""
+    return _PARAMETER.sub(r"\1***", _USER.sub("", text))
 
 
 def require(command: str, minimum: str, where: str, *, versions: bool = True) -> None:
@@ -43,7 +53,7 @@ def require(command: str, minimum: str, where: str, *, versions: bool = True) ->
     done = subprocess.run([command, "--version"], capture_output=True, text=True)
     found = re.search(r"\d+(?:\.\d+)+", done.stdout)
     if not found:
-        raise SetupError(f"{command} --version names no version: install it anew ({where})")
+        raise SetupError(f"{command} --version names no version: install it again ({where})")
     if _numbers(found[0]) < _numbers(minimum):
         raise SetupError(
             f"{command} is {found[0]}; this project needs {minimum} or newer ({where})"
@@ -68,10 +78,16 @@ REASONS = (
         "a file is not the one that the lock names (sha256)",
     ),
     (
+        r"(?i)invalid peer certificate|CERTIFICATE_VERIFY_FAILED|UnknownIssuer|certificate verify",
+        "an index's certificate is not trusted; where your company has its own, name its file in "
+        "SSL_CERT_FILE",
+    ),
+    (
         r"dns error|Name or service not known|Temporary failure in name resolution|"
         r"[Cc]onnection refused|Failed to establish a new connection|Network is unreachable|"
         r"Could not connect|ConnectError|All attempts to connect|error sending request|timed out",
-        "an index cannot be reached",
+        "an index cannot be reached (PACKAGE_INDEX, PYTORCH_INDEX_CPU, PYTORCH_INDEX_CUDA in .env "
+        "name mirrors)",
     ),
     (
         r"lockfile .*needs to be updated|not up-to-date|changed significantly since poetry.lock",

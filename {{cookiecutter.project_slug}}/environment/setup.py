@@ -3,7 +3,7 @@
 python environment/setup.py cpu|cuda [--wheelhouse DIR]                        (`make setup`)
 
 The environment is made in a folder of its own, `.envs/<environment>-<digest of what it is made
-of>`, held against the lock, and only then named `.envs/<environment>` and `.venv`. Whatever goes
+of>`, checked against the lock, and only then named `.envs/<environment>` and `.venv`. Whatever goes
 wrong before that moment leaves the environment that was there before. What a kill left half-made
 has no mark and is made anew. When nothing changed, there is nothing to do.
 """
@@ -18,13 +18,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import manager
 from check import lock_problems
-from failure import SetupError, explain, one_line, require
-from gpu import gpu_report
+from failure import SetupError, explain, one_line, require, without_secrets
+from gpu import gpu_report, warn_of_gpus
 from locked import ROOT, here, project, settings
+from progress import progress
+from repository import git
 from sources import Sources
 
 ENVS = ROOT / ".envs"
@@ -60,23 +63,38 @@ def _setup(environment: str, sources: Sources) -> int:
         _check_lock(environment)
     places = _places(environment)
     prefix = next((place for place in places if _is_whole(place, environment)), None)
+    warn_of_gpus(environment)
     if prefix is None:
         if manager.NEEDS:
             require(*manager.NEEDS)
-        # Not where the one is that is in use, be it spoiled: it stays until the new one is whole.
+        # Never build over the environment in use, even a damaged one: it stays until the new one
+        # is complete.
         in_use = (ENVS / environment).resolve()
         prefix = next((place for place in places if place != in_use), places[0])
         _make(prefix, environment, sources)
+        print(f"log: {_log(environment).relative_to(ROOT)}")
     _point(ENVS / environment, prefix)
     _point(ROOT / ".venv", prefix)
     _drop_others(environment, prefix)
     facts = _facts(prefix)
     print(f"torch {facts['torch']}, {facts['build']}; {gpu_report(environment)}")
+    _say_what_git_lacks()
     return 0
 
 
+def _say_what_git_lacks() -> None:
+    """A run names the commit that it is of: without one, nobody can go back to it."""
+    first = "git add --all && git commit --message 'First commit'"
+    if not shutil.which("git"):
+        print("note: git is not installed; runs will name no commit")
+    elif git(ROOT, "rev-parse", "--git-dir").returncode:
+        print(f"note: this project is not in git, and runs name no commit: git init && {first}")
+    elif git(ROOT, "rev-parse", "--verify", "--quiet", "HEAD").returncode:
+        print(f"note: this project has no commit yet, and runs name none: {first}")
+
+
 def _places(environment: str) -> list[Path]:
-    """Where an environment of these parts may be: in two folders, one to replace the other."""
+    """The two folders that may hold this environment; a rebuild uses the one not in use."""
     if own := manager.prefix(environment):
         return [own]
     name = f"{environment}-{_digest(environment)[:16]}"
@@ -136,7 +154,12 @@ def _facts(prefix: Path) -> dict[str, str]:
 
 
 def _source_path() -> str:
-    return f"{ROOT / 'src'}\n"
+    """A line for `site`: the source of the checkout that the environment stands in, so that a copy
+    of the project runs its own; where the environment lies elsewhere (a scratch disk), this one."""
+    package = project()["project"]["name"].replace("-", "_")
+    above = f"[*p.parents, *p.resolve().parents, Path({str(ROOT)!a})]"
+    found = f'[str(r / "src") for r in {above} if (r / "src" / {package!r}).is_dir()][:1]'
+    return f"import sys; from pathlib import Path; p = Path(sys.prefix); sys.path += {found}\n"
 
 
 def _check(prefix: Path, environment: str) -> list[object]:
@@ -148,15 +171,17 @@ def _make(prefix: Path, environment: str, sources: Sources) -> None:
     """Fill `prefix`; on any failure nothing of it is left."""
     if manager.prefix(environment) is None:
         shutil.rmtree(prefix, ignore_errors=True)  # half-made
+    run = partial(_run, _log(environment))
+    _log(environment).unlink(missing_ok=True)
     python = prefix / "bin" / "python"
     try:
-        manager.install(prefix, environment, sources, _run)
+        manager.install(prefix, environment, sources, run)
         # Instead of an editable install, whose build back end no lock of an environment names.
         site = Path(_output([python, "-c", "import sysconfig as s; print(s.get_path('purelib'))"]))
         (site / "this_project.pth").write_text(_source_path())
         # Once more inside: it has YAML for conda's and pixi's locks, and `packaging` for ranges.
-        _run([python, ROOT / "environment" / "check.py", "--environment", environment])
-        _run(_check(prefix, environment))
+        run([python, ROOT / "environment" / "check.py", "--environment", environment])
+        run(_check(prefix, environment))
         facts = _output([python, ROOT / "environment" / "torch_facts.py"])
         (prefix / "torch.json").write_text(facts)
         with (prefix / MARK).open("w") as mark:
@@ -183,24 +208,31 @@ def _digest(environment: str) -> str:
     return total.hexdigest()
 
 
-def _run(command: list[object], variables: dict[str, str] | None = None) -> None:
-    """Print a command and run it.
+def _log(environment: str) -> Path:
+    """What the last set-up of an environment printed; it is kept, however that ended."""
+    return ENVS / f"setup-{environment}.log"
 
-    In a terminal the manager shows its progress; elsewhere its output goes to a log, and only the
-    reason of a failure comes back, as one line.
+
+def _run(log: Path, command: list[object], variables: dict[str, str] | None = None) -> None:
+    """Print a command and run it; what it prints goes to `log`.
+
+    In a terminal one line shows its last word and the seconds since its start. Of a failure the
+    reason comes back, as one line.
     """
     words = [str(word) for word in command]
-    print(" ".join(os.path.relpath(w) if w.startswith(f"{ROOT}/") else w for w in words))
-    sys.stdout.flush()
-    shown = sys.stdout.isatty() and sys.stderr.isatty()
+    shown = " ".join(os.path.relpath(w) if w.startswith(f"{ROOT}/") else w for w in words)
+    print(without_secrets(shown), flush=True)
     environ = {**os.environ, **(variables or {})}
-    with (ENVS / "setup.log").open("w", encoding="utf-8") as log:
-        output = None if shown else log
-        done = subprocess.run(words, cwd=ROOT, env=environ, stdout=output, stderr=output)
-    if done.returncode:
-        text = (ENVS / "setup.log").read_text(encoding="utf-8", errors="replace")
-        whole = "; the whole text: .envs/setup.log"
-        reason = "its reason is above" if shown else explain(text, whole)
+    with log.open("ab") as file:
+        start = file.tell()
+        with (
+            subprocess.Popen(words, cwd=ROOT, env=environ, stdout=file, stderr=file) as process,
+            progress(log),
+        ):
+            process.wait()
+    if process.returncode:
+        text = log.read_bytes()[start:].decode(errors="replace")
+        reason = explain(text, f"; the whole text: {log.relative_to(ROOT)}")
         name = words[2] if words[1] == "-m" else Path(words[0]).name
         raise SetupError(f"{name} failed: {reason}", code=1)
 

@@ -50,6 +50,12 @@ class Sources:
         return ["--index-url", self.pytorch_index or index]
 
 
+def pip_install(python: Path) -> list[str | Path]:
+    """pip's command for files with hashes."""
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    return [*command, "--require-hashes", "--no-deps", "--only-binary=:all:"]
+
+
 def write_requirements(environment: str, folder: Path) -> list[tuple[str, Path]]:
     """The lock of `environment` here as requirements files with hashes, one for each index."""
     by_index: dict[str, list[Package]] = {}

@@ -7,9 +7,9 @@ import hashlib
 import shutil
 import sys
 
-from failure import one_line, run_quietly
+from failure import one_line, run_quietly, without_secrets
 from locked import PYPI, ROOT
-from sources import Sources
+from sources import Sources, pip_install
 
 
 def main() -> int:
@@ -18,15 +18,17 @@ def main() -> int:
     lock = ROOT / "environment" / f"{name}.txt"
     prefix = ROOT / ".envs" / f"tool-{name}"
     mark = prefix / ".complete"
-    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
+    # Its scripts hold absolute paths: in a moved or copied project it is another one.
+    parts = f"{sys.version}{ROOT}".encode()
+    digest = hashlib.sha256(lock.read_bytes() + parts).hexdigest()
     if mark.is_file() and mark.read_text() == digest:
         return 0
     shutil.rmtree(prefix, ignore_errors=True)
     python = prefix / "bin" / "python"
     options = Sources.from_environment().pip_options(PYPI)
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
-    command += ["--no-deps", "--only-binary=:all:", *options, "--requirement", lock]
-    print(" ".join(map(str, command)), flush=True)
+    command = [*pip_install(python), *options, "--requirement", lock]
+    print(f"note: {name} gets an environment of its own: once, in about a minute")
+    print(without_secrets(" ".join(map(str, command))), flush=True)
     try:
         run_quietly([sys.executable, "-m", "venv", prefix])
         run_quietly(command)

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from failure import SetupError, one_line, run_quietly
+from failure import SetupError, one_line, run_quietly, without_secrets
 from locked import Package, here, settings
 from lockfile import PYTHON_ONLY, read_lock
 from sources import Sources, write_requirements
@@ -44,7 +44,7 @@ def _by_pip(environment: str, folder: Path, packages: list[Package]) -> None:
         pip += ["--disable-pip-version-check", "--require-hashes", "--only-binary=:all:"]
         sources = Sources.from_environment()
         for index, file in write_requirements(environment, Path(scratch)):
-            print(f"pip download from {index}", flush=True)
+            print(f"pip download from {without_secrets(index)}", flush=True)
             command = [*pip, *sources.pip_options(index), "--dest", folder, "--requirement", file]
             run_quietly(command)
 

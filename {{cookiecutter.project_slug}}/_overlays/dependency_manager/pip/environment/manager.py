@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from locked import PYPI, ROOT
-from sources import Sources, write_requirements
+from sources import Sources, pip_install, write_requirements
 
 BRINGS_PYTHON = False
 NEEDS = None  # it comes with Python
@@ -18,8 +18,7 @@ def prefix(environment: str) -> None:
 def install(prefix: Path, environment: str, sources: Sources, run: Callable[..., None]) -> None:
     """Make the environment in `prefix`."""
     run([sys.executable, "-m", "venv", prefix])
-    pip = [prefix / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
-    pip += ["--require-hashes", "--no-deps", "--only-binary=:all:"]
+    pip = pip_install(prefix / "bin" / "python")
     if sources.are_public:
         files = [f"requirements/torch-{environment}.txt", f"requirements/{environment}.txt"]
         parts = [(PYPI, ROOT / file) for file in files]  # the file names its index

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sources import Sources, write_requirements
+from sources import Sources, pip_install, write_requirements
 
 BRINGS_PYTHON = False
 NEEDS = ("poetry", "2.3", "https://python-poetry.org/docs/#installation")
@@ -23,7 +23,6 @@ def install(prefix: Path, environment: str, sources: Sources, run: Callable[...,
         run([*sync, "--extras", environment], {"VIRTUAL_ENV": str(prefix)})
         return
     # poetry takes mirrors from pyproject.toml only, where they would change the lock.
-    pip = [prefix / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
-    pip += ["--require-hashes", "--no-deps", "--only-binary=:all:"]
+    pip = pip_install(prefix / "bin" / "python")
     for index, file in write_requirements(environment, prefix):
         run([*pip, *sources.pip_options(index), "--requirement", file])
