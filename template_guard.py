@@ -189,4 +189,7 @@ def _clean(folder):
     # The post-generation hook puts `environment.mk` there and takes `_overlays` away, last of all.
     whole = (folder / "environment.mk").exists() and not (folder / "_overlays").exists()
     if _broken_off and not whole:
+        for made in [folder, *folder.rglob("*")]:
+            if made.is_dir() and not made.is_symlink():
+                made.chmod(0o700)  # copied from a read-only template, perhaps
         shutil.rmtree(folder, ignore_errors=True)

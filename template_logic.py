@@ -50,6 +50,7 @@ def install(environment):
         "problems": problems,
         "warnings": warnings,
         "next_steps": next_steps,
+        "template_files": template_files,
         "answers_file": answers_file,
         "lock_is_shipped": lock_is_shipped,
         "stack": stack,
@@ -75,11 +76,14 @@ def install(environment):
 
 
 def slug(text):
-    """Lower-case ASCII with dashes, from any text; `ml-project` where nothing is left."""
+    """A slug that is accepted, of lower-case ASCII with dashes, from any text."""
     plain = unicodedata.normalize("NFKD", str(text)).encode("ascii", "ignore").decode().lower()
     dashed = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    dashed = re.sub(r"^[0-9-]+", "", dashed)[:SLUG_LENGTH].strip("-")
-    return dashed or "ml-project"
+    dashed = re.sub(r"^[0-9-]+", "", dashed)[:SLUG_LENGTH].strip("-") or "ml-project"
+    if not list(_slug_problems(dashed)):
+        return dashed
+    # The name of a module: refused only when all questions are answered, so it is not proposed.
+    return f"{dashed[: SLUG_LENGTH - len('-project')].strip('-')}-project"
 
 
 def quote(text):
@@ -159,7 +163,8 @@ def stack_label(name):
     cuda = ".".join(facts["cuda"].split(".")[:2])
     driver = facts["min_driver"].split(".")[0]
     generations = _generations(release, variant)
-    return f"PyTorch {release['torch']}, CUDA {cuda}: {generations}, driver {driver} or newer"
+    label = f"PyTorch {release['torch']}, CUDA {cuda}: {generations}, driver {driver} or newer"
+    return f"{label} (recommended)" if name == next(iter(stack_names())) else label
 
 
 def spdx(licence):
@@ -439,11 +444,25 @@ def warnings(answers):
 
 
 def next_steps(answers):
-    """The three commands after generation."""
+    """The commands after generation."""
     environments = stack(answers["stack"])["accelerators"]
     shipped = all(lock_is_shipped(answers, name) for name in environments)
     setup = "make setup" if shipped else "make lock setup"
-    return [f"cd {answers['project_slug']}", setup, "make train verify"]
+    without_gpu = f"    # without an NVIDIA GPU: {setup} ACCELERATOR=cpu"
+    return [
+        f"cd {answers['project_slug']}",
+        "git init && git add --all && git commit --message 'First commit'",
+        setup + (without_gpu if "cuda" in environments else ""),
+        "make train verify",
+    ]
+
+
+def template_files(answers):
+    """The files that cookiecutter makes of the template, overlays included, by their paths."""
+    folder = ROOT / PROJECT_FOLDER
+    package = str(answers["project_slug"]).replace("-", "_")
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(name.replace("{{cookiecutter.__package}}", package) for name in names)
 
 
 def _answer_problems(answers):

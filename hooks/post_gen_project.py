@@ -1,9 +1,29 @@
 """Put the files that the answers brought in place; print the next commands."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
+
+FILE = 0o644
+
+
+def take_modes(project: Path, names: list[str], *, kept: bool) -> None:
+    """Give the project's files and folders the modes of new ones, not those that the template has.
+
+    A template may be read-only, as in a store of packages, or of another user's making. Files that
+    were there before and are `kept` stay as they are, but for being writable.
+    """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for name in names:
+        path = project / name
+        for folder in reversed(path.relative_to(project).parents):
+            if (project / folder).is_dir() and not kept:
+                (project / folder).chmod(0o777 & ~umask)
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o200 if kept else FILE)
 
 
 def apply_overlays(project: Path, answers: dict) -> None:
@@ -27,6 +47,8 @@ def apply_overlays(project: Path, answers: dict) -> None:
 def main() -> None:
     """Arrange the fresh project in the working directory."""
     answers = json.loads(r"""{{ cookiecutter | tojson }}""")
+    names = json.loads(r"""{{ template_files(cookiecutter) | tojson }}""")
+    take_modes(Path.cwd(), names, kept=bool(answers.get("_skip_if_file_exists")))
     apply_overlays(Path.cwd(), answers)
     steps = json.loads(r"""{{ next_steps(cookiecutter) | tojson }}""")
     print("\nNext:", *steps, sep="\n  ")

@@ -6,8 +6,8 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
 LAYERS = [
-    {"strict_yaml", "interrupt", "report"},
-    {"config"},
+    {"strict_yaml", "interrupt", "report", "shell", "redact", "git"},
+    {"config", "entry", "loading"},
     {"environment", "record", "cifar", "optim", "model", "checkpoint"},
     {"manifest", "seeding"},
     {"order", "compare", "progress", "tracking", "expected", "inspection"},
@@ -15,11 +15,15 @@ LAYERS = [
     {"doctor"},
     {"run"},
     {"train"},
+    {"cli"},
     {"__main__"},
 ]
 WITHOUT_TORCH = {
+    "cli",
     "config",
+    "entry",
     "environment",
+    "git",
     "manifest",
     "record",
     "compare",
@@ -29,8 +33,10 @@ WITHOUT_TORCH = {
     "inspect_environment",
     "inspect_repository",
     "machines",
-    "verify",
+    "redact",
     "report",
+    "shell",
+    "verify",
 }
 HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "mlflow", "scipy"}
 

@@ -55,7 +55,8 @@ def test_every_stack_has_a_label_that_says_gpus_and_driver():
         if name.endswith("-cpu"):
             assert "no GPU needed" in labels[name]
         else:
-            assert re.search(r"CUDA \d+\.\d: \w+ to \w+, driver \d+ or newer$", labels[name])
+            label = labels[name].removesuffix(" (recommended)")
+            assert re.search(r"CUDA \d+\.\d: \w+ to \w+, driver \d+ or newer$", label)
 
 
 def test_managers_are_folders_rows_and_answers():

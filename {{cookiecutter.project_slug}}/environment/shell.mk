@@ -1,4 +1,4 @@
-# What the shell that calls make has no say in. Included by the Makefile before everything else.
+# {{ cookiecutter.project_slug }}: what the shell that calls make has no say in. The Makefile includes it first.
 
 # Commands run one after the other, in the order typed: `make -j train verify` is no exception.
 .NOTPARALLEL:
@@ -42,7 +42,7 @@ named := $(shell { sed 's/[#].*//' Makefile *.mk; sed -n 's/^[#]* *\([A-Z0-9_]*\
 outer := $(shell echo "$$MAKEFLAGS")
 given := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 given := $(foreach name,$(given),$(if $(findstring $(name)=,$(outer)),,$(name)))
-unknown := $(sort $(filter-out $(named) MAKE% SHELL,$(given)))
+unknown := $(if $(named),$(sort $(filter-out $(named) MAKE% SHELL,$(given))))
 ifneq ($(unknown),)
 $(shell echo "error: make knows no variable" $(call in_quotes,$(unknown))"; options of a command go" \
     "into ARGS, as in: make train ARGS=\"--seed 1 training.learning_rate=0.01\"" >&2)

@@ -62,8 +62,9 @@ def run(
     A disturbance that did not happen fails the test, whatever came of the run.
     """
     done = launcher(other).run(*arguments, environ=env, **disturb)
-    wanted = {"kill": ("SIGKILL",), "terminate": ("SIGTERM",), "vary": VARIED}
-    missing = [mark for name in disturb for mark in wanted[name] if not done.marks.get(mark)]
+    wanted = [*(VARIED if "vary" in disturb else ()), *(["SIGKILL"] if "kill" in disturb else ())]
+    wanted += [disturb["send"].split()[0]] if "send" in disturb else []
+    missing = [mark for mark in wanted if not done.marks.get(mark)]
     assert not missing, f"{', '.join(missing)} did not happen: {done.stderr}"
     return done
 

@@ -40,9 +40,9 @@ VARIED = ("listings", "clock", "machine", "randomness", "speed", "folder")
 _marks_path: Path | None = None
 
 
-def disturb(marks: Path, *, vary: str = "", kill: str = "", terminate: str = "") -> None:
-    """Change the surroundings (`vary` orders the listings: "reversed" or "sorted"); end the
-    process with SIGKILL, or send it SIGTERM, at "before|after FUNCTION N", the N-th call of it.
+def disturb(marks: Path, *, vary: str = "", kill: str = "", send: str = "") -> None:
+    """Change the surroundings (`vary` orders the listings: "reversed" or "sorted"); `kill` the
+    process at "before|after FUNCTION N", the N-th call, or `send` it a signal: "SIGTERM after …".
 
     What happened of it is written to `marks`.
     """
@@ -58,13 +58,16 @@ def disturb(marks: Path, *, vary: str = "", kill: str = "", terminate: str = "")
         MARKS["folder"] += 1
     if kill:
         _signal_at(kill, signal.SIGKILL)
-    if terminate:
-        _signal_at(terminate, signal.SIGTERM)
+    if send:
+        name, _, instant = send.partition(" ")
+        _signal_at(instant, signal.Signals[name])
 
 
 def write_marks() -> None:
     """Hand on what happened; a process that started itself again has nothing to hand on."""
-    _marks_path.write_text(json.dumps(MARKS))
+    inherited = {"hash": hash("reproducible"), "zone": time.tzname[0]}
+    inherited["memory"] = os.environ.get("MALLOC_PERTURB_")
+    _marks_path.write_text(json.dumps({**inherited, **MARKS}))
 
 
 def listings(order: str) -> None:

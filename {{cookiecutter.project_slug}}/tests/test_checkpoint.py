@@ -7,12 +7,14 @@ import torch
 
 from {{ cookiecutter.__package }} import checkpoint
 from {{ cookiecutter.__package }}.checkpoint import (
+    digest,
     list_checkpoints,
     load_checkpoint,
     load_latest,
     restore,
     save_checkpoint,
     save_weights,
+    state_of,
 )
 from {{ cookiecutter.__package }}.record import weights_file_sha256
 
@@ -130,8 +132,69 @@ def test_a_state_that_does_not_arrive_is_refused(tmp_path):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     saved = {"step": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     restore(saved, model, optimizer)
-    saved["model"] = {name: tensor.double() + 1e-12 for name, tensor in saved["model"].items()}
+
+    class Rounding(torch.nn.Linear):
+        def _load_from_state_dict(self, state_dict, *rest):
+            super()._load_from_state_dict(state_dict, *rest)
+            self.weight.data += 1
+
+    model = Rounding(2, 1)
     with pytest.raises(ValueError, match="did not survive loading"):
+        restore(saved, model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def trained(order=lambda parameters: parameters, kind=torch.optim.AdamW, width=3):
+    """A small model after one step, its optimizer, and their state."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 4))
+    optimizer = kind(order(list(model.parameters())), lr=0.1)
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    return model, optimizer, state_of(1, {"step": 0}, {}, model, optimizer)
+
+
+MISFITS = {
+    "parameters in another order": (
+        {"order": lambda parameters: parameters[::-1]},
+        r"the optimizer had 0\.weight float32 \[3, 4\] where it has 1\.bias float32 \[4\] now",
+    ),
+    "two of one shape that changed places": (
+        {"order": lambda p: [p[0], p[3], p[2], p[1]], "width": 4},
+        r"the optimizer had 0\.bias float32 \[4\] where it has 1\.bias float32 \[4\] now",
+    ),
+    "another optimizer": ({"kind": torch.optim.SGD}, "the optimizer was AdamW, is SGD"),
+    "another width": ({"width": 5}, r"0\.weight was float32 \[3, 4\], is float32 \[5, 4\]"),
+    "fewer parameters": ({"order": lambda p: p[:3]}, "the optimizer had 4 parameters, has 3"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_state_is_loaded_where_it_fits_or_not_at_all(name):
+    """By name, shape and dtype, the optimizer's too: its moments go by position."""
+    how, said = MISFITS[name]
+    *_, saved = trained(width=how.get("width", 3) if "order" in how else 3)
+    model, optimizer, before = trained(**how)
+    with pytest.raises(ValueError, match=said):
+        restore(saved, model, optimizer)
+    assert digest(state_of(1, {"step": 0}, {}, model, optimizer)) == digest(before)
+
+
+def test_moments_of_an_older_checkpoint_must_have_their_parameters_shape():
+    """Such a file does not say which parameter is which; a fused step would write out of bounds."""
+    *_, saved = trained()
+    del saved["layout"]
+    model, optimizer, _ = trained()
+    restore(saved, model, optimizer)
+    model, optimizer, _ = trained(order=lambda parameters: parameters[::-1])
+    with pytest.raises(ValueError, match=r"exp_avg of 1\.bias is \[3, 4\], the parameter \[4\]"):
+        restore(saved, model, optimizer)
+
+
+def test_another_dtype_is_named(tmp_path):
+    """Loading would round it without a word."""
+    model, optimizer, saved = trained()
+    saved["model"] = {name: tensor.double() for name, tensor in saved["model"].items()}
+    with pytest.raises(ValueError, match=r"0\.weight was float64 \[3, 4\], is float32"):
         restore(saved, model, optimizer)
 
 

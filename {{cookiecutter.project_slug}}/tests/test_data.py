@@ -54,6 +54,22 @@ def test_one_changed_bit_changes_the_digest(digits, tmp_path):
     assert copy.describe()["sha256"] != before
 
 
+def test_the_layout_of_memory_changes_no_result(digits):
+    """Equal digests, equal bits: one channel may have any stride, and a convolution looks at it."""
+    source = digits.train
+    strided = source.images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+    odd = np.lib.stride_tricks.as_strided(strided, strided.shape, (64, 1, 8, 1))
+    assert odd.strides != source.images.strides
+    other = Split(odd, source.labels[::-1][::-1])
+    assert other.sha256() == source.sha256()
+    assert other.images.strides == source.images.strides
+    keys = [(0, index) for index in range(8)]
+    strides = {TrainSet(each, Data(), 0).__getitems__(keys)[0].stride() for each in (source, other)}
+    assert strides == {(64, 64, 8, 1)}
+    draws = np.zeros((8, NUM_DRAWS))
+    assert augment(odd[:8], Data(), draws).strides == (64, 64, 8, 1)
+
+
 def test_augmentation_depends_on_the_key_and_nothing_else(digits):
     """The same (epoch, index) gives the same pixels; another epoch gives others somewhere."""
     samples = TrainSet(digits.train, Data(max_shift=2), seed=0)

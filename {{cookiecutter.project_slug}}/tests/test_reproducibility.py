@@ -76,7 +76,7 @@ def terminated(run_dir: Path) -> Path:
     """SIGTERM to trainer and loader process, as a cluster sends it, then resume."""
     stopped = run(
         *("train", "--config", SMOKE, "--run-dir", run_dir, "data.num_workers=1"),
-        terminate="after record.Recorder.step 5",
+        send="SIGTERM after record.Recorder.step 5",
     )
     assert stopped.returncode == 143, stopped.stderr
     assert len((run_dir / "steps.jsonl").read_text().splitlines()) == 5

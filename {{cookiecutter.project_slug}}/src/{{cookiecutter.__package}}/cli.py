@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = FAILURE
     if CTRL_C.came and code:
         return exit_code(signal.SIGINT)
-    return code or _flushed()
+    flushed = _flushed()
+    return code or flushed
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -52,7 +53,8 @@ def _run(options: argparse.Namespace) -> int:
         return BAD_INPUT
     except OSError as error:
         # A full disk or a missing permission: a failed training, a comparison that cannot be made.
-        _tell(error)
+        where = f": {error.filename}" if error.filename else ""
+        _tell(f"{error.strerror}{where}" if error.strerror else error)
         return FAILURE if options.run is _train else BAD_INPUT
     except Exception as error:
         if options.run is _train:

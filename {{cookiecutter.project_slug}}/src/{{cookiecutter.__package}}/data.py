@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from .cifar import ARCHIVE, SHA256, load_cifar10
 from .config import Data
 from .interrupt import ignore_stop_signals
-from .loading import check_shared_memory
+from .loading import check_shared_memory, patience
 from .order import BatchSampler
 from .seeding import SampleStreams, derive, seed_worker
 
@@ -113,8 +113,10 @@ def build_loader(train: Split, config: Data, sampler: BatchSampler) -> DataLoade
     and `prefetch_factor` give the same bits.
 
     Raises:
-        ValueError: the batches that loader processes keep ready find no room in shared memory.
+        ValueError: the batches that loader processes keep ready find no room in shared memory, or
+            LOADER_PATIENCE is no number.
     """
+    patience()  # refused here, before the record is begun
     if config.num_workers:
         batch = sampler.batch_size * (train.images[:1].nbytes + train.labels[:1].nbytes)
         check_shared_memory(batch * config.num_workers * config.prefetch_factor)

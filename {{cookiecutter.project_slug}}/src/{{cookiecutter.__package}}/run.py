@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ _log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run came to; `loss` and `accuracy` are of the test split."""
+
+    loss: float
+    accuracy: float
+    weights_sha256: str
+    run_dir: Path
 
 
 def new_run_id(config: Config) -> str:

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from .progress import Progress
 from .record import WEIGHTS, Recorder, Step, logs_until, try_to_plot
 from .run import (
     CHECKPOINTS,
+    TrainResult,
     check_run_dir,
     describe_run,
     finish_manifest,
@@ -36,16 +36,6 @@ from .seeding import seed_stream, set_seed
 from .tracking import NullTracker, build_tracker
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run came to; `loss` and `accuracy` are of the test split."""
-
-    loss: float
-    accuracy: float
-    weights_sha256: str
-    run_dir: Path
 
 
 def train_model(

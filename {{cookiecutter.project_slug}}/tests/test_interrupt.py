@@ -1,0 +1,65 @@
+"""Whatever asks a run to stop: a checkpoint of a whole step, and an exit code that names it."""
+
+import os
+import signal
+
+import pytest
+from conftest import SMOKE, run
+
+from {{ cookiecutter.__package }}.interrupt import (
+    STOP_SIGNALS,
+    StopRequest,
+    ending_by_signals,
+)
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: signal.Signals(number).name)
+def test_every_signal_of_schedulers_and_terminals_saves_first(number, tmp_path):
+    """TERM, INT, HUP, USR1, USR2, XCPU: a checkpoint of the step, 128 plus the signal's number."""
+    run_dir, name = tmp_path / "run", signal.Signals(number).name
+    done = run(
+        *("train", "--config", SMOKE, "--run-dir", run_dir, "data.num_workers=1"),
+        send=f"{name} after record.Recorder.step 5",
+    )
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.endswith(f"stopped after step 5; resume with train --resume {run_dir}\n")
+    assert (run_dir / "checkpoints" / "step-00000005.pt").exists()
+
+
+def test_the_same_signal_again_ends_at_once():
+    """Its default action is back; but the kernel repeats XCPU every second by itself."""
+    for number in STOP_SIGNALS:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), number)
+            assert stop.signal_number == number
+            again = signal.SIG_IGN if number == signal.SIGXCPU else signal.SIG_DFL
+            assert signal.getsignal(number) is again
+
+
+def test_the_first_signal_is_the_one_that_is_told():
+    """A cluster may send USR1 as a warning, and TERM when time is up."""
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal_number == signal.SIGUSR1
+
+
+def test_nohup_stays_nohup(monkeypatch):
+    """A hang-up that is ignored when the run starts does not stop it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_with_nothing_to_save_ends_as_by_an_exception():
+    """So that its children and temporary folders go with it."""
+    with pytest.raises(SystemExit) as ended, ending_by_signals():
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert ended.value.code == 128 + signal.SIGUSR2
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
