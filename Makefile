@@ -1,4 +1,4 @@
-# The verbs of the template itself; a generated project has a Makefile of its own.
+# The commands of the template itself; a generated project has a Makefile of its own.
 PYTHON ?= python3
 DEMO_STACK ?= torch-2.13.0-cpu
 DEMO_MANAGER ?= pip
@@ -7,10 +7,10 @@ TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-faults test-upgrades test-containers test-slow lint bench expected matrix environments menu locks release clean
+.PHONY: help demo test test-fast test-surroundings test-faults test-upgrades test-containers test-slow lint bench expected matrix environments menu surroundings locks release clean
 
-help: ## what each verb does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## list all commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
 	$(PY) tools/demo.py $(DEMO_STACK) $(DEMO_MANAGER)
@@ -19,7 +19,10 @@ test: lint ## everything that CI runs: all bakes, and projects that really insta
 	$(PY) -m pytest
 
 test-fast: lint ## the same without the projects that are installed
-	$(PY) -m pytest -m "not real and not slow and not containers and not upgrades and not faults"
+	$(PY) -m pytest -m "not real and not slow and not containers and not upgrades and not faults and not surroundings"
+
+test-surroundings: $(TOOLS) ## every command in other people's shells, copies, limits and git states
+	$(PY) -m pytest -m surroundings
 
 test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
 	$(PY) -m pytest -m faults
@@ -37,6 +40,7 @@ lint: $(TOOLS) ## style of the template, its unrendered sources included
 	$(PY) -m ruff check --config pyproject.toml .
 	$(PY) -m ruff format --config pyproject.toml --check .
 	$(PY) tools/menu.py --check
+	$(PY) tools/surroundings.py --check
 
 bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, segments, setup, images
 	$(PY) benchmarks/bake.py
@@ -51,7 +55,7 @@ bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, s
 expected: $(TOOLS) ## measure the baseline in the demo and take the figures over
 	$(PY) tools/expected.py
 
-matrix: $(TOOLS) ## hold the matrix against PyPI's metadata; propose rows for new releases
+matrix: $(TOOLS) ## check the matrix against PyPI's metadata; propose rows for new releases
 	$(PY) tools/matrix.py
 
 environments: $(TOOLS) ## the table of all stacks, managers and platforms, each cell checked
@@ -60,7 +64,10 @@ environments: $(TOOLS) ## the table of all stacks, managers and platforms, each 
 menu: $(TOOLS) ## write the menu and the README's table from data/
 	$(PY) tools/menu.py
 
-locks: $(TOOLS) ## resolve the shipped locks anew, from PyPI's metadata
+surroundings: $(TOOLS) ## write the page of surroundings from the tests' rows
+	$(PY) tools/surroundings.py
+
+locks: $(TOOLS) ## resolve the shipped locks again, from PyPI's metadata
 	$(PY) tools/locks.py $(VENV)/bin/uv
 
 release: lint ## release VERSION: changelog, commit, tag, and open the next one

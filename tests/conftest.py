@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tools import demo, stand_ins
+import template_logic as logic
+from tools import demo, pytorch_index, stand_ins
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -20,6 +21,8 @@ CHOICES = {name: answers for name, answers in QUESTIONS.items() if isinstance(an
 CHOICES = {name: answers for name, answers in CHOICES.items() if not name.startswith("_")}
 THIS_PYTHON = ".".join(map(str, sys.version_info[:2]))
 REAL_STACK = "torch-2.13.0-cpu"  # the row whose wheels the tests install
+# The same wheel is the CPU environment of this one: what most projects are, as the default is.
+REAL_CUDA_STACK = "torch-2.13.0-cu130"
 
 HOSTILE = {
     "project_name": "Ünï \"côde\" \\ 'quoted' <b>& {x} $HOME `id` #1: % \u2028 名前",
@@ -101,11 +104,23 @@ def commit(project: Path) -> None:
 
 @pytest.fixture(scope="session")
 def pip_project(baked_real):
-    """Set up once for all tests, with hostile free text in every file that takes it."""
-    project = baked_real(dependency_manager="pip").path
+    """Set up once for all tests: the default answers as far as this machine's Python and wheels
+    allow, a CUDA project in its CPU environment, with hostile free text wherever it is taken."""
+    python, stack = QUESTIONS["python_version"][0], QUESTIONS["stack"][0]
+    at_hand = pytorch_index.find_wheel(logic.stack(stack)["torch"])
+    nearest = {} if at_hand and python == THIS_PYTHON else {"stack": REAL_CUDA_STACK}
+    project = baked_real(**nearest).path
     commit(project)
     make(project, "setup")
     return project
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory):
+    """The project that other people's surroundings are tried on."""
+    from house import House
+
+    return House(tmp_path_factory.mktemp("house"))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
 """Every answer gives a project that parses, is clean, and has what its answers ask for."""
 
+import ast
 import fnmatch
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +22,13 @@ TEXT_FREE = {"project_slug": "probe"}
 LONG_SLUG = "a-very-long-project-slug-of-forty-letter"
 MANAGERS_STACKS = list(itertools.product(CHOICES["dependency_manager"], CHOICES["stack"]))
 ONE_EACH = [(name, answer) for name, answers in CHOICES.items() for answer in answers]
+NOT_IN_FILES = {
+    "Python is the project's",
+    "lock fits the project",
+    "installed packages equal the lock",
+    "driver is new enough",
+}
+"""Items of the doctor that ask the machine, or a lock that this project may have to make first."""
 ENVIRONMENT_FILES = {
     "pip": ["pyproject.toml"],
     "uv": ["pyproject.toml"],
@@ -73,6 +82,21 @@ def test_every_manager_and_stack_parses_without_debris(bake, manager, stack):
     assert set(ENVIRONMENT_FILES[manager]) <= set(content)
     row = logic.stack(stack)
     assert ("compose.gpu.yaml" in content) == (row["variant"] != "cpu")
+    assert failing_items(project) == []
+
+
+def failing_items(project: Path) -> list[str]:
+    """What the project's own doctor finds wrong with its files; not with what is installed here."""
+    code = (
+        "import pathlib, probe.doctor as d\n"
+        f"found = d.examine(pathlib.Path({str(project)!r}))\n"
+        f"print([f.item for f in found if f.status == d.FAILS and f.item not in {NOT_IN_FILES}])"
+    )
+    command = [sys.executable, "-c", code]
+    environ = {**os.environ, "PYTHONPATH": str(project / "src")}
+    done = subprocess.run(command, env=environ, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout)
 
 
 @pytest.mark.parametrize(("name", "answer"), ONE_EACH)

@@ -1,17 +1,19 @@
 """Generated projects that really install, lint, test, train and verify on this machine."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import REAL_STACK, commit, make
+from conftest import QUESTIONS, REAL_CUDA_STACK, REAL_STACK, ROOT, commit, make
 
 import template_logic as logic
 from tools import demo, pytorch_index, registry
@@ -27,7 +29,8 @@ def test_pip_setup_is_done_once(pip_project):
 
 
 def test_the_projects_own_checks_are_green(pip_project):
-    """lint, the whole test suite and the doctor of a project that nobody has edited."""
+    """lint, the whole test suite and the doctor of a project of the default answers, or the nearest
+    to them that installs here, which nobody has edited."""
     output = make(pip_project, "check")
     assert "All checks passed!" in output
     assert " passed" in output
@@ -114,16 +117,45 @@ def test_an_unreachable_mlflow_server_does_not_stop_a_run(pip_project):
 
 @pytest.mark.parametrize("manager", ["uv", "poetry"])
 def test_another_manager_installs_its_shipped_lock_trains_and_verifies(baked_real, manager):
-    """From a mirror of the PyTorch index; the lock, the environment and a short run hold."""
-    project = baked_real(dependency_manager=manager, project_slug=f"real-{manager}").path
+    """A CUDA project in its CPU environment, from a mirror of the PyTorch index: the lock holds,
+    a short run verifies, and everything that the project checks is green."""
+    answers = {"project_slug": f"real-{manager}", "stack": REAL_CUDA_STACK}
+    project = baked_real(dependency_manager=manager, **answers).path
     commit(project)
     with demo.local_torch(project, TORCH, locks=False):
         make(project, "setup")
     assert "cpu linux-x86_64     holds" in make(project, "lock-check")
-    output = make(project, "train", "verify", "CONFIG=configs/smoke.yaml")
-    assert output.splitlines()[-1] == "IDENTICAL"
-    make(project, "lint")
-    assert "items, 0 fail" in make(project, "doctor")
+    output = make(project, "train", "verify", "check", "CONFIG=configs/smoke.yaml")
+    assert "IDENTICAL" in output.splitlines()
+    assert "items, 0 fail" in output
+
+
+def test_enter_eight_times_gives_the_default_project(tmp_path):
+    """Typed in a terminal: the files are those of the default answers, and its next steps name git,
+    before the environment, and the smaller one for a machine without a GPU."""
+    pid, screen = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        command = [sys.executable, "-m", "cookiecutter", str(ROOT)]
+        os.execve(command[0], command, {**demo.environment(), "TERM": "dumb"})
+    shown = b""
+    for _ in range(len([name for name in QUESTIONS if not name.startswith("_")])):
+        os.write(screen, b"\n")
+    with suppress(OSError):  # the terminal is gone when the program has ended
+        while chunk := os.read(screen, 1 << 16):
+            shown += chunk
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, shown.decode()
+    text = shown.decode()
+    steps = ["git init && git add --all && git commit", "make setup", "make train verify"]
+    assert [text.index(step) for step in steps] == sorted(text.index(step) for step in steps)
+    assert "make setup ACCELERATOR=cpu" in text
+    (made,) = (path for path in tmp_path.iterdir() if not path.name.startswith("."))
+    default = [sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", "--output-dir", "x"]
+    subprocess.run(default, cwd=tmp_path, env=demo.environment(), check=True, capture_output=True)
+    files = {p.relative_to(made): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    plain = tmp_path / "x" / made.name
+    assert files == {p.relative_to(plain): p.read_bytes() for p in plain.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("manager", ["pip", "uv"])

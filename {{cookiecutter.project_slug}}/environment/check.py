@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import wheels
 from failure import one_line
 from locked import PYPI, LockError, Package, applies, here, normal, project, settings
-from lockfile import PYTHON_ONLY, WITHOUT, known_names, read_lock
+from lockfile import PYTHON_ONLY, known_names, read_lock
 
 CONDA_FORGE = "https://conda.anaconda.org/conda-forge"
 FILES = {
@@ -82,8 +82,6 @@ def _print(report: dict[str, list[str]]) -> None:
             packages = read_lock(*title.split())
             files = sum(len(package.artefacts) for package in packages)
             print(f"{title:<20} holds: {len(packages)} packages, {files} hashed files")
-    if WITHOUT:
-        print(f"cannot tell: this lock format has no {' and no '.join(sorted(WITHOUT))}")
 
 
 def lock_problems(environment: str, platform: str) -> Iterator[str]:

@@ -144,7 +144,7 @@ def lock_says(checkout):
         change(packages)
         (checkout / "environment" / "lockfile.py").write_text(
             "from locked import Artefact, Package, settings\n"
-            "PYTHON_ONLY, WITHOUT = False, set()\n"
+            "PYTHON_ONLY = False\n"
             "known_names = set\n"
             "def read_lock(environment, platform):\n"
             "    build = settings()['environments'][environment]['torch'][platform.split('-')[0]]\n"

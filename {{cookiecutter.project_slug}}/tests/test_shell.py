@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PACKAGE, ROOT, launcher, run
+from conftest import PACKAGE, ROOT, SMOKE, launcher, run
 
 from {{ cookiecutter.__package }} import entry, shell
 from {{ cookiecutter.__package }}.config import config_from_dict
@@ -69,6 +69,25 @@ def test_other_peoples_modules_are_not_imported(tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
     assert "training.learning_rate=" in done.stdout
+
+
+def test_what_is_set_at_every_start_ends_in_one_line(tmp_path):
+    """A wrapper around Python that sets a variable each time would be restarted for ever."""
+    python = tmp_path / "python"
+    script = f"import sys; sys.executable = {str(python)!r}; sys.orig_argv[0] = sys.executable\n"
+    (tmp_path / "train.py").write_text(script + (ROOT / "train.py").read_text())
+    python.write_text(f'#!/bin/sh\nOMP_PLACES=cores exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [python, tmp_path / "train.py", "--config", SMOKE, "--run-dir", tmp_path / "run"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: OMP_PLACES is set again whenever .* starts; .*\n", done.stderr)
 
 
 def test_the_source_of_another_checkout_is_refused(tmp_path):

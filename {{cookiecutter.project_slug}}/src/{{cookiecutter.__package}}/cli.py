@@ -4,6 +4,7 @@ Only what a subcommand needs is imported, so that `--help` answers at once.
 """
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -66,14 +67,17 @@ def _run(options: argparse.Namespace) -> int:
 
 def _flushed() -> int:
     """Write out what was printed: its reader may be gone, or the disk that it goes to full."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
-        if not isinstance(error, BrokenPipeError):  # `| head` has all that it wanted
-            _tell(f"what was printed could not be written: {error.strerror}")
-            return FAILURE
-    return 0
+    code = 0
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for the flush at the end
+            # `| head` has all that it wanted, and nobody reads what a closed terminal gets.
+            if stream is sys.stdout and error.errno not in (errno.EPIPE, errno.EIO):
+                _tell(f"what was printed could not be written: {error.strerror}")
+                code = FAILURE
+    return code
 
 
 def _tell(error: object) -> None:
@@ -292,7 +296,8 @@ def _newest_runs(number: int) -> list[Path]:
     output_dir = Path(os.environ.get("OUTPUT_DIR") or "outputs")
     manifests = list(output_dir.glob(f"*/{MANIFEST}"))
     with suppress(OSError, ValueError):
-        last = Path(Path(os.environ["LAST_RUN_FILE"]).read_text(encoding="utf-8").rstrip("\n"))
+        noted = Path(os.environ.get("LAST_RUN_FILE") or os.devnull).read_text(encoding="utf-8")
+        last = Path(noted.rstrip("\n") or os.devnull)
         known = {path.resolve() for path in manifests}
         if (last / MANIFEST).is_file() and (last / MANIFEST).resolve() not in known:
             manifests.append(last / MANIFEST)

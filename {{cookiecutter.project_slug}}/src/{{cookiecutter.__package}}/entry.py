@@ -16,6 +16,9 @@ from .shell import imports
 PACKAGE = Path(__file__).resolve().parent
 BAD_INPUT = 2
 
+_RESTARTS = "REPRO_RESTARTS"
+MAX_RESTARTS = 3
+"""Two are needed at most: for what is imported, and for what the configuration chooses."""
 _AT_START = dict(os.environ)
 """What this process was started with, before `.env` was read."""
 
@@ -33,7 +36,11 @@ def enter() -> None:
     wanted = imports(os.environ)
     if not site.ENABLE_USER_SITE:
         del wanted["PYTHONNOUSERSITE"]  # an environment of venv has none
-    restart_with(wanted)
+    try:
+        restart_with(wanted)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
 
 
 def open_streams() -> None:
@@ -72,11 +79,20 @@ def restart_with(wanted: Mapping[str, str | None]) -> None:
     """Start this program again with `wanted` in its environment, unless it is so already.
 
     `None` stands for a variable that must not be set.
+
+    Raises:
+        ValueError: whatever starts Python here sets one of them each time.
     """
-    if all(environ.get(n) == v for environ in (_AT_START, os.environ) for n, v in wanted.items()):
+    both = (_AT_START, os.environ)
+    odd = [name for name, value in wanted.items() if any(e.get(name) != value for e in both)]
+    if not odd:
         return
+    process, _, times = os.environ.get(_RESTARTS, "").partition(":")
+    number = 1 + (int(times) if process == str(os.getpid()) else 0)
+    if number > MAX_RESTARTS:
+        raise ValueError(f"{odd[0]} is set again whenever {sys.executable} starts; look who does")
     command = [sys.executable, *sys.orig_argv[1:]]
-    merged = {**os.environ, **wanted}
+    merged = {**os.environ, **wanted, _RESTARTS: f"{os.getpid()}:{number}"}
     environ = {name: value for name, value in merged.items() if value is not None}
     if os.name == "nt":
         # On Windows execve returns to the shell before the new program ends.

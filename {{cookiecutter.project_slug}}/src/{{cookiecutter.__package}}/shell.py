@@ -49,7 +49,7 @@ _RECORDED = re.compile(
 _SEARCHED = "PYTHONPATH"
 _IMPORTS = (
     *("PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONUSERBASE", "PYTHONCASEOK", "PYTHONOPTIMIZE"),
-    *("PYTHONSTARTUP", "PYTHONINSPECT"),
+    *("PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONSAFEPATH"),
 )
 """Variables that change what Python imports or drops, or keep it from ending."""
 

@@ -7,7 +7,7 @@ LOCK_PYTHON = $(PY)
 LOCK_CPU := --platform linux-64 --platform linux-aarch64 --platform osx-arm64
 LOCK_CUDA := --platform linux-64 --virtual-package-spec virtual-packages.cuda.yml
 
-lock: ## resolve all environments anew
+lock: ## re-resolve every environment; commit the updated lock
 	@command -v $(CONDA_LOCK) >/dev/null || { echo "error: conda-lock not found: install it with" \
 	    "pipx install conda-lock=={{ tool('conda-lock') }}" >&2; exit 2; }
 {% for name in stack(cookiecutter.stack).accelerators %}

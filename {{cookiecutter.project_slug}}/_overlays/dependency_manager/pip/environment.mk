@@ -6,7 +6,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --only-binary=:all: --
 CUTOFF := --exclude-newer {{ cutoff() }} --exclude-newer-package torch=false
 export MACOSX_DEPLOYMENT_TARGET := 14.0
 
-lock: $(UV) ## resolve all environments anew into requirements/
+lock: $(UV) ## re-resolve every environment; commit the updated lock
 {% for name, facts in stack(cookiecutter.stack).accelerators | items %}
 	$(COMPILE) $(CUTOFF) pyproject.toml --extra {{ name }} --group dev --no-emit-package torch \
 	    --output-file requirements/{{ name }}.txt

@@ -3,7 +3,7 @@
 PYTHON := $(or $(filter-out python{{ cookiecutter.python_version }},$(PYTHON)),python3)
 LOCK_PYTHON = $(PY)
 
-lock: | pixi ## resolve all environments anew into pixi.lock
+lock: | pixi ## re-resolve every environment; commit the updated lock
 	pixi lock
 
 notebook: | pixi ## open the notebooks in JupyterLab

@@ -1,5 +1,5 @@
 # poetry 2: one lock; the extras `cpu` and `cuda` exclude each other.
-lock: | poetry ## resolve all environments anew into poetry.lock
+lock: | poetry ## re-resolve every environment; commit the updated lock
 	poetry lock --regenerate
 
 notebook: setup | poetry ## open the notebooks in JupyterLab

@@ -1,6 +1,6 @@
 # uv: one lock for both environments and all platforms.
 lock: export MACOSX_DEPLOYMENT_TARGET := 14.0
-lock: | uv ## resolve all environments anew into uv.lock
+lock: | uv ## re-resolve every environment; commit the updated lock
 	uv lock --python $(PYTHON)
 
 notebook: setup | uv ## open the notebooks in JupyterLab

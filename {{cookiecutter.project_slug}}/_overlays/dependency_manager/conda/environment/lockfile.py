@@ -4,9 +4,6 @@ from typing import Any
 
 from locked import ROOT, SUBDIRS, Artefact, LockError, Package, normal, read_yaml
 
-WITHOUT = {"upload dates"}
-"""What this format does not record."""
-
 PYTHON_ONLY = False
 """Whether every entry is a Python package, by the name that it has when installed."""
 

@@ -5,9 +5,6 @@ import re
 
 from locked import PYPI, ROOT, Artefact, Package, applies, parse_requirements, read_text
 
-WITHOUT = {"names of files", "upload dates"}
-"""What this format does not record."""
-
 PYTHON_ONLY = True
 """Whether every entry is a Python package, by the name that it has when installed."""
 

@@ -6,9 +6,6 @@ from locked import ROOT, SUBDIRS, Artefact, LockError, Package, normal, read_yam
 
 LOCK = ROOT / "pixi.lock"
 
-WITHOUT = {"upload dates"}
-"""What this format does not record."""
-
 PYTHON_ONLY = False
 """Whether every entry is a Python package, by the name that it has when installed."""
 

@@ -4,9 +4,6 @@ from typing import Any
 
 from locked import PYPI, ROOT, Artefact, LockError, Package, applies, normal, read_toml
 
-WITHOUT = {"upload dates"}
-"""What this format does not record."""
-
 PYTHON_ONLY = True
 """Whether every entry is a Python package, by the name that it has when installed."""
 

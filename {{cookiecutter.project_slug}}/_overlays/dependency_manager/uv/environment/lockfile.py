@@ -4,9 +4,6 @@ from typing import Any
 
 from locked import ROOT, Artefact, LockError, Package, applies, normal, project, read_toml
 
-WITHOUT: set[str] = set()
-"""What this format does not record."""
-
 PYTHON_ONLY = True
 """Whether every entry is a Python package, by the name that it has when installed."""
 

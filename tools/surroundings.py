@@ -1,0 +1,79 @@
+"""Write `docs/surroundings.md`: the rows and situations that `make test-surroundings` tries.
+
+python tools/surroundings.py [--check]
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from surroundings_table import REFUSED, ROWS, SAME, Row  # noqa: E402
+
+PAGE = ROOT / "docs" / "surroundings.md"
+HEAD = """# Other people's surroundings
+
+Written by `make surroundings` from `tests/surroundings_table.py` and `tests/test_places.py`;
+`make test-surroundings` runs every row on a project that is really installed. A row's shell proves
+that it was set up as the row says before the command starts, otherwise the row fails.
+
+*Same bits, same record*: log, table and weights are byte for byte those of a run in a plain shell,
+and `compare` finds no recorded fact that differs (except those that a row names). *One line*: the
+command is refused or ended with one line that begins with `error: `, an exit code and no traceback.
+"""
+
+
+def page() -> str:
+    """The whole text."""
+    shells = ["| surroundings | set up by | tried with | verdict |", "|---|---|---|---|"]
+    shells += [_row(row) for row in ROWS]
+    situations = ["| situation | what must come of it |", "|---|---|"]
+    situations += [f"| {name} | {said} |" for name, said in _situations()]
+    cells = sum(len(row.verbs) for row in ROWS)
+    parts = [HEAD, f"## {len(ROWS)} shells, {cells} cells\n", *shells]
+    parts += [f"\n## {len(situations) - 2} situations: copies, hooks, git, make, set-up, limits\n"]
+    return "\n".join([*parts, *situations]) + "\n"
+
+
+def _row(row: Row) -> str:
+    variables = [f"`{name}`" for name in row.env]
+    lines = [f"`{part.strip()}`" for part in (row.before, row.around) if _says_something(part)]
+    shown = ", ".join([*variables, *lines]).replace("|", "\\|")
+    verdict = REFUSED if row.refused else SAME
+    named = f"; recorded: {', '.join(row.recorded)}" if row.recorded else ""
+    return f"| {row.name} | {shown} | {', '.join(row.verbs)} | {verdict}{named} |"
+
+
+def _says_something(text: str) -> bool:
+    return text not in ("", "{command}")
+
+
+def _situations() -> list[tuple[str, str]]:
+    tree = ast.parse((ROOT / "tests" / "test_places.py").read_text(encoding="utf-8"))
+    tests = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_"))
+    return [
+        (
+            test.name.removeprefix("test_").replace("_", " "),
+            re.sub(r"\s+", " ", ast.get_docstring(test)).replace("|", "\\|"),
+        )
+        for test in tests
+    ]
+
+
+def main() -> int:
+    """Write the page, or with `--check` say that it is stale."""
+    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page():
+        return 0
+    if "--check" in sys.argv:
+        print("error: docs/surroundings.md differs from the tests; run make surroundings")
+        return 1
+    PAGE.write_text(page(), encoding="utf-8")
+    print("wrote docs/surroundings.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
