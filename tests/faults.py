@@ -1,6 +1,6 @@
 """Reproducibility faults to plant in a generated project, one at a time.
 
-Each replaces text of one source file, and changes what a run computes, what it goes on from, or
+Each replaces text of one source file, and changes what a run computes, what it resumes from, or
 what it records and proves. Groups and many of the ideas are those that users report: see
 `docs/decisions.md`.
 """
@@ -277,12 +277,12 @@ FAULTS = [
         (
             "the shell chooses the instruction set",
             "environment.py",
-            "        **dict.fromkeys(FOREIGN),\n",
-            "",
+            "return {**dict.fromkeys(foreign), **imports",
+            "return {**imports",
         ),
         (
             "the portable profile forgets MKL",
-            "environment.py",
+            "shell.py",
             '    "MKL_CBWR": "COMPATIBLE",\n',
             "",
         ),
@@ -444,9 +444,9 @@ FAULTS = [
         ),
         (
             "half precision in the checkpoint",
-            "train.py",
-            '{"model": model.state_dict(),',
-            '{"model": {k: v.bfloat16().float() if v.is_floating_point() else v'
+            "checkpoint.py",
+            'state | {"model": model.state_dict(),',
+            'state | {"model": {k: v.bfloat16().float() if v.is_floating_point() else v'
             " for k, v in model.state_dict().items()},",
         ),
         (
@@ -499,9 +499,9 @@ FAULTS = [
         ),
         (
             "a checkpoint says one step too few",
-            "train.py",
-            'state = {"step": done,',
-            'state = {"step": done - 1,',
+            "checkpoint.py",
+            'state = {"step": step,',
+            'state = {"step": step - 1,',
         ),
         (
             "checkpoints by the order of the listing",
@@ -593,14 +593,14 @@ FAULTS = [
         (
             "a changed tree is called clean",
             "manifest.py",
-            '"dirty": True, "diff_sha256": total.hexdigest()',
+            '"dirty": dirty, "diff_sha256": checkout.diff_sha256',
             '"dirty": False, "diff_sha256": None',
         ),
         (
             "the digest of a change leaves new files out",
-            "manifest.py",
-            'root).as_posix().encode() + b"\\0" + path.read_bytes())',
-            "root).as_posix().encode())",
+            "git.py",
+            "    return kind, hashlib.sha256(path.read_bytes()).hexdigest().encode()",
+            '    return kind, b""',
         ),
         (
             "the lock is not recorded",
@@ -664,6 +664,57 @@ FAULTS = [
             "compare.py",
             "        if completed and hashlib",
             "        if False and hashlib",
+        ),
+    ),
+    *_group(
+        "surroundings",
+        (
+            "modules of the caller's shell are imported",
+            "shell.py",
+            "_SEARCHED: str(source) if ours else None",
+            "_SEARCHED: environ.get(_SEARCHED)",
+        ),
+        (
+            "one checkout's code on another's files",
+            "entry.py",
+            "return None if (root / inside).samefile(PACKAGE) else root",
+            "return None",
+        ),
+        (
+            "a hook's repository is asked",
+            "git.py",
+            ' if not name.startswith("GIT_")}',
+            "}",
+        ),
+        (
+            "repositories inside are not read",
+            "git.py",
+            "_nested(path) if is_repository else _read(path)",
+            "_read(path)",
+        ),
+        (
+            "images in the layout they come in",
+            "data.py",
+            "flat.reshape(array.shape)",
+            "array",
+        ),
+        (
+            "a batch is waited for without end",
+            "loading.py",
+            "    signal.setitimer(signal.ITIMER_REAL, seconds)\n    try",
+            "    try",
+        ),
+        (
+            "a closed terminal kills",
+            "interrupt.py",
+            '"SIGINT", "SIGHUP",',
+            '"SIGINT",',
+        ),
+        (
+            "moments are loaded where they do not fit",
+            "checkpoint.py",
+            "if misfit := next(_misfits(state, model, optimizer), None):",
+            "if misfit := None:",
         ),
     ),
 ]
