@@ -1,7 +1,7 @@
 """The template's logic: total, pure functions over `data/` for prompts, hooks and files.
 
 Everything is read from `data/` at call time, never at import, and `needs_cookiecutter_2_2.py` reads
-this file anew: `cruft update` renders two versions of the template in one process. Filters never
+this file again: `cruft update` renders two versions of the template in one process. Filters never
 raise; they return a placeholder and `problems` refuses it.
 """
 

@@ -352,7 +352,7 @@ FAULTS = [
         "evaluation",
         ("evaluation keeps dropout", "train.py", "    model.eval()\n", ""),
         (
-            "training goes on in evaluation mode",
+            "training continues in evaluation mode",
             "train.py",
             "    model.train()\n    return",
             "    return",

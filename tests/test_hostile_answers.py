@@ -141,7 +141,7 @@ def quiet():
 
 
 def outcome(given):
-    """Generate as the command line does, and hold the result against the promise."""
+    """Generate as the command line does, and check the result against the promise."""
     given = {name: value for name, value in given.items() if value is not None}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"

@@ -244,7 +244,7 @@ def test_a_full_disk_loses_no_step_that_was_saved(built, tmp_path):
         done = in_image(built, *command, outputs=small, check=False)
         assert done.returncode == 1, done.stderr[-2000:]
         run = f"outputs/{the_run(small).name}"
-        advice = f"No space left on device for {run}; make room, then go on with train --resume"
+        advice = f"No space left on device for {run}; make room, then resume with train --resume"
         assert f"error: {advice} {run}" in re.sub(r"\[Errno \d+\] ", "", done.stderr)
         assert "Traceback" not in done.stderr
         subprocess.run(["mount", "-o", "remount,size=100m", str(small)], check=True)

@@ -212,10 +212,10 @@ def test_training_on_a_full_or_read_only_disk_fails_in_one_line(pip_project, tmp
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_training_that_is_asked_to_stop_saves_and_goes_on_to_equal_bits(
+def test_training_that_is_asked_to_stop_saves_and_resumes_to_equal_bits(
     pip_project, tmp_path, name, code
 ):
-    """In mid-epoch, by Ctrl-C or by a cluster: one line with the way to go on, no traceback."""
+    """In mid-epoch, by Ctrl-C or by a cluster: one line with the way to resume, no traceback."""
     steps = ["training.num_epochs=20", "training.checkpoint_every=1000"]
 
     def train(*arguments, **how):
@@ -236,7 +236,7 @@ def test_training_that_is_asked_to_stop_saves_and_goes_on_to_equal_bits(
     running.send_signal(getattr(signal, name))
     _, told = running.communicate()
     assert running.returncode == code
-    assert f"go on with train --resume {run}" in told
+    assert f"resume with train --resume {run}" in told
     assert "Traceback" not in told
     assert json.loads((run / "manifest.json").read_text())["results"]["completed"] is False
     assert train("--resume", run).wait() == 0

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from conftest import commit
-from house import SMOKE, House
+from house import RESULTS, SMOKE, House
 
 pytestmark = pytest.mark.surroundings
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away and mounts")
 WHO = ["-c", "user.name=t", "-c", "user.email=t@t"]
+THREADS = ({"OMP_THREAD_LIMIT": "1"}, {"OMP_NUM_THREADS": "7"})
 
 
 def git(folder: Path, *arguments: object) -> str:
@@ -110,7 +111,7 @@ def test_a_copy_runs_its_own_source(house, tmp_path):
     assert run(house, [".venv/bin/python", "-m", "real", "doctor"], other).returncode == 0
 
 
-def test_a_project_that_was_moved_goes_on(house, tmp_path):
+def test_a_project_that_was_moved_still_works(house, tmp_path):
     """Renamed: by make, by its interpreter, as a module; `make setup` makes its scripts whole."""
     (moved := copy(house, tmp_path / "before")).replace(tmp_path / "äfter")
     moved = edited(tmp_path / "äfter")
@@ -540,7 +541,7 @@ def test_a_terminal_that_is_closed_saves_first(house, tmp_path):
 
 
 def test_a_verification_that_is_ended_takes_its_training_along(house, tmp_path):
-    """SIGTERM to it alone: no training goes on in the background, no folder is left."""
+    """SIGTERM to it alone: no training continues in the background, no folder is left."""
     scratch = _made(tmp_path / "scratch")
     mark = f"mark{os.getpid()}"
     shutil.copytree(house.reference, tmp_path / mark)
@@ -561,6 +562,29 @@ def test_a_verification_that_is_ended_takes_its_training_along(house, tmp_path):
     assert list(scratch.glob("verify-*")) == []
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert str(scratch) not in running
+
+
+def test_fewer_threads_than_the_configuration_asks_for(house, tmp_path):
+    """By OpenMP's limit, or with one processor: no waiting for ever, the same bits."""
+    options = ["--config", SMOKE, "determinism.num_threads=2", "model.width=128", "--run-dir"]
+    plain, *tight = (tmp_path / name for name in ("plain", "limit", "processor"))
+    house.plain("train.py", *options, plain)
+    command = [house.python, "train.py", *options]
+    for run_dir, wrap, env in zip(tight, ([], ["taskset", "-c", "0"]), THREADS, strict=True):
+        done = run(house, [*wrap, *command, run_dir], house.project, **env)
+        assert done.returncode == 0, done.stderr
+        for name in RESULTS:
+            assert (run_dir / name).read_bytes() == (plain / name).read_bytes(), name
+
+
+def test_a_matplotlibrc_where_the_command_is_typed(house, tmp_path):
+    """Another folder's settings: curves are drawn by matplotlib's own, the run is the same."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: nonsense\n")
+    options = ["--config", house.project / SMOKE, "--run-dir", tmp_path / "r"]
+    done = run(house, [house.python, house.project / "train.py", *options], tmp_path)
+    assert (done.returncode, "warning" in done.stderr) == (0, False), done.stderr
+    assert (tmp_path / "r" / "curves.png").stat().st_size > 10_000
+    assert house.differences(tmp_path / "r") == []
 
 
 # --- the whole suite --------------------------------------------------------------------------

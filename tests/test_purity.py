@@ -54,6 +54,21 @@ def test_the_place_of_the_template_does_not_matter(reference, tmp_path):
     assert generate(tmp_path / "out", template=copy) == reference
 
 
+@pytest.mark.parametrize(("files", "folders"), [(0o444, 0o555), (0o600, 0o700), (0o777, 0o777)])
+def test_the_modes_of_the_template_do_not_matter(reference, tmp_path, files, folders):
+    """A read-only store, another user's clone: a project's modes are 644 and 755 all the same."""
+    ignore = shutil.ignore_patterns(".git", "build", "__pycache__", ".*_cache")
+    copy = shutil.copytree(ROOT, tmp_path / "copy", ignore=ignore)
+    executable = {p for p in copy.rglob("*") if p.is_file() and p.stat().st_mode & 0o100}
+    for path in sorted(copy.rglob("*"), reverse=True):
+        mode = folders if path.is_dir() else files | (folders & 0o111 if path in executable else 0)
+        path.chmod(mode)
+    assert generate(tmp_path / "out", template=copy) == reference
+    made = list((tmp_path / "out" / "pure").rglob("*"))
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in made}
+    assert modes == {(True, 0o755), (False, 0o644)}
+
+
 @pytest.mark.parametrize(
     "env",
     [

@@ -108,7 +108,7 @@ def test_an_unreachable_mlflow_server_does_not_stop_a_run(pip_project):
         command, cwd=pip_project, env=demo.environment(), capture_output=True, text=True
     )
     assert tracked.returncode == plain.returncode == 0, tracked.stderr
-    assert tracked.stderr.count("training goes on") == 1
+    assert tracked.stderr.count("training continues") == 1
     assert tracked.stderr.count("send it when the server is back") == 1
     runs = [Path(done.stdout.splitlines()[-1].removeprefix("run: ")) for done in (tracked, plain)]
     weights = [(pip_project / run / "model.safetensors").read_bytes() for run in runs]
@@ -159,7 +159,7 @@ def test_enter_eight_times_gives_the_default_project(tmp_path):
 
 
 @pytest.mark.parametrize("manager", ["pip", "uv"])
-def test_a_manager_locks_anew(baked_real, manager):
+def test_a_manager_locks_again(baked_real, manager):
     """`make lock` gives what `make locks` of the template ships, but for the index's address."""
     project = baked_real(dependency_manager=manager, project_slug=f"relocked-{manager}").path
     shipped = {path: path.read_text() for path in locks(project)}

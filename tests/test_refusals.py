@@ -126,7 +126,7 @@ def test_an_edited_replay_file_is_refused(tmp_path, old, new, named):
 
 
 def test_a_replayed_package_cannot_leave_the_project(tmp_path):
-    """Derived answers in a replay file are held against the others."""
+    """Derived answers in a replay file are checked against the others."""
     assert generate(tmp_path / "good", project_slug="good").returncode == 0
     saved = Path(os.environ["HOME"], "replay", f"{ROOT.name}.json")
     answers = json.loads(saved.read_text())["cookiecutter"] | {"__package": "../../../pwn"}

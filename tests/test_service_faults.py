@@ -75,7 +75,7 @@ def bits_so_far(run):
         return bits(run)
 
 
-def test_a_trainer_that_was_killed_goes_on_when_it_is_started_again(services, long_run):
+def test_a_trainer_that_was_killed_resumes_when_it_is_started_again(services, long_run):
     """SIGKILL in mid-epoch, the same command: the same directory, the same bits."""
     run = start_trainer(services)
     compose(services, "kill", "--signal", "SIGKILL", "trainer")
@@ -102,8 +102,8 @@ def test_a_trainer_that_is_stopped_saves_first(services, long_run):
     assert bits(run) == long_run
 
 
-def test_mlflow_may_die_while_a_run_goes_on(services, long_run):
-    """Training goes on to its end meanwhile, and says so once; when the server is back it gets
+def test_mlflow_may_die_during_a_run(services, long_run):
+    """Training continues to its end meanwhile, and says so once; when the server is back it gets
     every step, once."""
     run = start_trainer(services)
     compose(services, "kill", "--signal", "SIGKILL", "mlflow")
@@ -117,7 +117,7 @@ def test_mlflow_may_die_while_a_run_goes_on(services, long_run):
     # As `make up` says, without its files and profiles.
     logs = ["compose", "logs", "--no-log-prefix", "trainer"]
     said = docker(*logs, environ=services.environ, cwd=services.project).stdout
-    assert said.count("training goes on") == 1
+    assert said.count("training continues") == 1
     assert bits(run) == long_run
     (ours,) = [r for r in tracked(services) if r["info"]["run_name"] == run.name]
     assert ours["info"]["status"] == "FINISHED"

@@ -10,7 +10,7 @@ import time
 import zipfile
 
 import pytest
-from conftest import REAL_STACK, make
+from conftest import REAL_CUDA_STACK, REAL_STACK, make
 
 import template_logic as logic
 from tools import demo
@@ -53,7 +53,7 @@ def works(project):
 
 @pytest.fixture
 def changed(project):
-    """A project whose environment has to be made anew; its files come back afterwards."""
+    """A project whose environment has to be made again; its files come back afterwards."""
     kept = {name: (project / name).read_bytes() for name in ("pyproject.toml", "uv.lock")}
     text = kept["pyproject.toml"].decode()
     note = f'[tool.repro]\nnote = "{time.time_ns()}"\n'
@@ -104,7 +104,7 @@ def test_a_second_setup_has_nothing_to_do(project):
 
 
 def test_a_foreign_package_is_taken_out_again(project, tmp_path):
-    """What is installed beside the lock is no part of the environment: it is made anew.
+    """What is installed beside the lock is no part of the environment: it is made again.
 
     If that fails, the one with the foreign package is still there to work with.
     """
@@ -223,7 +223,7 @@ def test_a_full_disk_is_named(changed):
 
 
 def test_what_it_wrote_down_may_be_damaged(project):
-    """Its own notes in the environment are no more trusted than the rest: it is made anew."""
+    """Its own notes in the environment are no more trusted than the rest: it is made again."""
     for name, content in (("torch.json", b"{"), ("torch.json", b"{}"), (".complete", b"\xff\xfe")):
         (project / ".venv" / name).write_bytes(content)
         done = setup(project, "WHEELHOUSE=wheelhouse")
@@ -272,7 +272,7 @@ def test_a_lock_that_lost_a_package_is_refused(changed):
     assert "matplotlib needs contourpy, which the lock does not have" in line
 
 
-def test_a_setup_that_was_killed_is_made_anew(changed):
+def test_a_setup_that_was_killed_is_made_again(changed):
     """SIGKILL half-way; what is there is not taken for whole, and the next one succeeds."""
     before = folders(changed)
     command = ["make", "setup", "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
@@ -357,3 +357,18 @@ def test_ctrl_c_leaves_what_was_there(changed):
     assert errors.splitlines() == [
         "error: stopped; the environment that was there before is as it was"
     ]
+
+
+def test_a_machine_without_a_driver_is_told_before_anything_is_fetched(baked_real, tmp_path):
+    """That gigabytes would train on the CPU, what to type instead, and how to keep it so."""
+    project = baked_real(stack=REAL_CUDA_STACK, dependency_manager="pip", project_slug="gpu").path
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'; exit 9\n")
+    driver.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{demo.environment()['PATH']}"
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "capture_output": False}
+    given = ["ACCELERATOR=cuda", f"WHEELHOUSE={tmp_path}"]
+    said = setup(project, *given, env={"PATH": path}, **both).stdout
+    warning = "make setup ACCELERATOR=cpu needs about 1.5 GB, and ACCELERATOR=cpu in .env makes it"
+    assert said.index(warning) < said.index("-m pip install")
+    assert "error: " in said

@@ -1,4 +1,4 @@
-"""Baked files are held against the schemas and linters of the tools that will read them."""
+"""Baked files are checked against the schemas and linters of the tools that will read them."""
 
 import itertools
 import re

@@ -145,6 +145,25 @@ def test_make_upgrade_makes_what_is_fresh(born, fresh, manager):
     assert not (project / ".editorconfig").exists()
 
 
+def test_an_upgrade_that_a_hook_starts_leaves_the_hooks_repository_alone(born, fresh, tmp_path):
+    """Its variables name another repository, index and work tree: the project's own are changed."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept.txt").write_text("kept\n")
+    git(other, "init", "--quiet")
+    commit(other)
+    hook = {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_PREFIX": "sub/"}
+    hook["GIT_INDEX_FILE"] = str(other / ".git" / "index")
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    project = born(NOW)
+    assert upgrade(project, verb="upgrade-check", env=hook).returncode == 1
+    succeeds(upgrade(project, env=hook))
+    assert tree(project) == tree(fresh(NEXT, **ANSWERS))
+    succeeds(upgrade(project, verb="upgrade-abort", env=hook))
+    assert tree(project) == tree(fresh(NOW, **ANSWERS))
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+
 def holds_edits(project, kept):
     for name, text in kept.items():
         content = (project / name).read_text(encoding="utf-8")
@@ -263,7 +282,7 @@ def test_another_stack_and_hostile_words_without_a_new_version(born, fresh):
 
 
 def test_a_retired_stack_is_still_upgraded(born, other_template):
-    """A new project is refused it; one that has it goes on."""
+    """A new project is refused it; one that has it continues."""
     path = other_template / "data" / "stacks.json"
     data = json.loads(path.read_text())
     row = next(r for r in data["releases"] if r["torch"] == logic.stack(REAL_STACK)["torch"])

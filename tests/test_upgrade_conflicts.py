@@ -177,7 +177,7 @@ def test_an_upgrade_that_a_release_began_is_finished_by_the_new_version(born, tm
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_a_conflict_that_was_mended_goes_on(born, fresh):
+def test_a_conflict_that_was_mended_continues(born, fresh):
     """`make upgrade` again takes the files without markers for resolved, and finishes."""
     project = conflicting(born)
     errors(upgrade(project))

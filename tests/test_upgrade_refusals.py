@@ -45,7 +45,8 @@ def test_a_mirror_without_tags_has_the_releases(born, template, tmp_path):
     newest = RELEASED[-1]
     git(mirror, "reset", "--quiet", "--hard", git(template, "rev-parse", newest))
     project = linked(born(RELEASED[0]), mirror)
-    for name in ("upgrade.py", "template.py", "merge.py"):  # of a version that has the verb
+    # Of a version that has the verb.
+    for name in ("upgrade.py", "template.py", "merge.py", "repository.py", "failure.py"):
         source = ROOT / "{{cookiecutter.project_slug}}" / "environment" / name
         shutil.copy(source, project / "environment" / name)
     command = [sys.executable, "environment/upgrade.py", "--check"]

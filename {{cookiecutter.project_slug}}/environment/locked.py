@@ -117,7 +117,7 @@ def normal(name: str) -> str:
 
 
 def requirements(packages: Iterable[Package]) -> str:
-    """The packages as a requirements file in which every file is held against its sha256."""
+    """The packages as a requirements file in which every file is checked against its sha256."""
     lines = []
     for package in packages:
         hashes = sorted({f"--hash=sha256:{a.sha256}" for a in package.artefacts if a.sha256})

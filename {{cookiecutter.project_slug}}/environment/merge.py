@@ -34,7 +34,7 @@ UNDERWAY = (
 
 @dataclass
 class Merge:
-    """What has to be known to go on, or to go back."""
+    """What has to be known to continue, or to go back."""
 
     head: str
     """The commit before the upgrade; its tree is what an abort restores."""
@@ -44,7 +44,7 @@ class Merge:
     unedited: list[str]
     """Those that were as the old version made them, or not there: they become the new one's."""
     locked_for: str
-    """Digest of what the lock in the tree was made of; empty where there is none to make anew."""
+    """Digest of what the lock in the tree was made of; empty where there is none to make again."""
     rejected_before: list[str]
     """Files `*.rej` that were there: not of this upgrade."""
     unmerged: dict[str, str]

@@ -5,7 +5,7 @@ python environment/setup.py cpu|cuda [--wheelhouse DIR]                        (
 The environment is made in a folder of its own, `.envs/<environment>-<digest of what it is made
 of>`, checked against the lock, and only then named `.envs/<environment>` and `.venv`. Whatever goes
 wrong before that moment leaves the environment that was there before. What a kill left half-made
-has no mark and is made anew. When nothing changed, there is nothing to do.
+has no mark and is made again. When nothing changed, there is nothing to do.
 """
 
 import argparse

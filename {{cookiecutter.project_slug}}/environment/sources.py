@@ -1,7 +1,7 @@
 """Where packages come from: the public indexes, mirrors of them, or a folder.
 
 PACKAGE_INDEX, PYTORCH_INDEX_CPU and PYTORCH_INDEX_CUDA name mirrors (a simple index each),
-CONDA_CHANNEL one of conda-forge. Whatever the source, each file is held against the lock's sha256.
+CONDA_CHANNEL one of conda-forge. Wherever it comes from, each file must have the lock's sha256.
 """
 
 import os

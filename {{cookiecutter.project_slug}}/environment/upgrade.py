@@ -7,7 +7,7 @@ python environment/upgrade.py --link TEMPLATE [--to REF]                        
 
 cruft merges what changed between the two versions of the template into this tree, and reports
 success whatever comes of it; the rest is here: nothing starts on a tree with changes, every file
-is held against what it should be, conflicts are named, and until the user commits, all of it can
+is checked against what it should be, conflicts are named, and until the user commits, all of it can
 be taken back. `--set STACK` takes the answer `stack` from the variable STACK.
 """
 
@@ -60,7 +60,7 @@ def main() -> int:
     try:
         return finish(merge, with_check=not options.no_check) if merge else 0
     except KeyboardInterrupt:
-        ways = "make upgrade goes on, make upgrade-abort goes back"
+        ways = "make upgrade continues, make upgrade-abort goes back"
         raise SetupError(f"stopped; the upgrade is in the tree: {ways}", code=130) from None
 
 

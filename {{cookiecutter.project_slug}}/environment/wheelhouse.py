@@ -2,7 +2,7 @@
 
 python environment/wheelhouse.py cpu|cuda DIR                              (`make wheelhouse`)
 
-For this machine's platform and Python. Each file is held against the lock's sha256 on its way in,
+For this machine's platform and Python. Each file must have the lock's sha256 on its way in,
 and again when `make setup WHEELHOUSE=DIR` installs it.
 """
 

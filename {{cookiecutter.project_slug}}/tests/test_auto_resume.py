@@ -1,4 +1,4 @@
-"""`--auto-resume` goes on with what was cut short, and with nothing else."""
+"""`--auto-resume` continues what was cut short, and with nothing else."""
 
 import pytest
 from conftest import SMOKE, edit_manifest, run, train
@@ -20,7 +20,7 @@ def cut_short(tmp_path):
     return train(tmp_path / "outputs" / "first", "--stop-at", 7)
 
 
-def test_a_run_that_was_cut_short_goes_on(cut_short, smoke_run):
+def test_a_run_that_was_cut_short_is_resumed(cut_short, smoke_run):
     """In its own directory, and to the same bits."""
     assert again(cut_short.parent) == str(cut_short)
     for name in ("steps.jsonl", "metrics.csv", "model.safetensors"):

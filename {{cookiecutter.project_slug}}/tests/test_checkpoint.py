@@ -127,7 +127,7 @@ def test_a_pickle_bomb_is_not_executed(tmp_path):
 
 
 def test_a_state_that_does_not_arrive_is_refused(tmp_path):
-    """If loading changes a bit of the live state, the run does not go on."""
+    """If loading changes a bit of the live state, the run does not continue."""
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     saved = {"step": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}

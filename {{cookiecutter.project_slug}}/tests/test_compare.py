@@ -1,4 +1,4 @@
-"""Two runs are held against each other bit for bit, and what differs is named by its layer."""
+"""Two runs are compared bit for bit, and what differs is named by its layer."""
 
 import hashlib
 import json

@@ -186,7 +186,7 @@ def test_a_package_that_is_not_the_locks_is_named(checkout, lock_says):
 
 
 def test_an_old_driver_is_named(checkout, monkeypatch, tmp_path):
-    """The driver that nvidia-smi reports is held against the project's minimum."""
+    """The driver that nvidia-smi reports is compared with the project's minimum."""
     with_cuda(checkout, 'min_driver = "580.65.06"')
     tool = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

@@ -23,7 +23,7 @@ EXPECTED = json.loads(expected_path(ROOT).read_text(encoding="utf-8"))
 
 
 def test_they_are_of_this_configuration_and_these_data(tmp_path):
-    """Another key or another bit of the data is named; `make expected` measures anew."""
+    """Another key or another bit of the data is named; `make expected` measures again."""
     config = load_config(ROOT / CONFIG)
     assert list(differing_keys(EXPECTED["config"], to_dict(config))) == []
     assert load_data(config.data, tmp_path).describe()["sha256"] == EXPECTED["data_sha256"]
@@ -41,7 +41,7 @@ def test_the_readme_shows_them():
 
 
 def test_each_names_its_seed_and_its_machine():
-    """A figure without its seed and machine cannot be held against anything."""
+    """A figure without its seed and machine cannot be compared with anything."""
     assert type(EXPECTED["config"]["seed"]) is int
     assert EXPECTED["runs"]
     for run in EXPECTED["runs"]:

@@ -1,4 +1,4 @@
-"""CI's table: runs of several machines held against each other, pair by pair."""
+"""CI's table: runs of several machines compared with each other, pair by pair."""
 
 import hashlib
 import json

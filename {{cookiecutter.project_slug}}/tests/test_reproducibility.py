@@ -42,7 +42,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals"
 
 
 def bits(run_dir: Path) -> dict[str, object]:
-    """Everything that a run computed: logs, weights, results, and the state it could go on from."""
+    """Everything that a run computed: logs, weights, results, and the state it could resume from."""
     results = json.loads((run_dir / "manifest.json").read_text())["results"]
     assert results["completed"]
     found = {name: (run_dir / name).read_bytes() for name in RESULT_FILES}
@@ -291,7 +291,7 @@ def test_verify_names_the_first_step_that_differs(verification):
 
 
 def test_verify_looks_at_the_optimizer_too(verification):
-    """Equal steps and weights, another state to go on from: not identical, and named."""
+    """Equal steps and weights, another state to resume from: not identical, and named."""
     _, done = verification("other state")
     assert done.returncode == 1, done.stderr
     assert "first differs at step 18, in state" in done.stdout

@@ -101,7 +101,7 @@ def test_two_processes_never_share_a_run(smoke_run, tmp_path):
 
 @pytest.mark.parametrize("name", ["steps.jsonl", "metrics.csv"])
 def test_a_lost_log_is_noticed_when_resuming(smoke_run, tmp_path, name):
-    """A run without the record of what came before the checkpoint does not go on."""
+    """A run without the record of what came before the checkpoint is not resumed."""
     run_dir = shutil.copytree(smoke_run, tmp_path / "run")
     (run_dir / name).unlink()
     with pytest.raises(ValueError, match=f"{name} is not what the run wrote up to step 18"):
@@ -177,7 +177,7 @@ def test_a_complete_run_without_checkpoints_does_not_start_again(smoke_run, tmp_
     assert read_manifest(run_dir)["results"]["completed"] is True
 
 
-def test_a_run_that_goes_on_from_before_its_end_is_not_complete(smoke_run, tmp_path):
+def test_a_run_resumed_from_before_its_end_is_not_complete(smoke_run, tmp_path):
     """The last checkpoint is damaged: until the end is reached again, the results are none."""
     run_dir = shutil.copytree(smoke_run, tmp_path / "run")
     last = run_dir / "checkpoints" / "step-00000018.pt"

@@ -252,7 +252,7 @@ def test_rows_that_wait_for_the_server_keep_their_time(server, run_dir, monkeypa
     assert {when for *_, when, _ in data.metrics} == {1_000_000, 2_000_000}
 
 
-def test_a_run_that_was_stopped_goes_on_as_the_same_run(server, run_dir):
+def test_a_run_that_was_stopped_resumes_as_the_same_run(server, run_dir):
     """KILLED, then resumed: running again, then finished, with every step once."""
     edit_manifest(run_dir, results={"completed": False})
     RemoteRun(ADDRESS, run_dir).send("KILLED")
@@ -345,7 +345,7 @@ def test_a_resumed_run_is_left_to_the_process_of_its_new_trainer(run_dir):
     environ = {**os.environ, "MLFLOW_TRACKING_URI": NOBODY, "TRACKING_PATIENCE": "600"}
     command = [sys.executable, "-m", PACKAGE, "track", run_dir, "--follow", f"{1 << 30}"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as waiting:
-        assert "training goes on" in waiting.stderr.readline()
+        assert "training continues" in waiting.stderr.readline()
         edit_manifest(run_dir, resumes=[{"step": 1}])
         assert waiting.stderr.read() == ""
     assert waiting.returncode == 0
@@ -365,7 +365,7 @@ def test_a_server_that_never_answers_changes_nothing(smoke_run, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("steps.jsonl", "metrics.csv", "model.safetensors"):
         assert (tracked / name).read_bytes() == (smoke_run / name).read_bytes()
-    assert done.stderr.count("training goes on") == 1
+    assert done.stderr.count("training continues") == 1
     assert done.stderr.count(f"track {tracked}") == 1
 
 

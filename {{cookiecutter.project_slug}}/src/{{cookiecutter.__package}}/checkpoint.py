@@ -94,7 +94,7 @@ def load_latest(folder: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint and hold it against its digest.
+    """Read a checkpoint and check it against its digest.
 
     Raises:
         ValueError: the file is cut short, changed, or not one of ours.

@@ -67,7 +67,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs held against each other."""
+    """Two runs compared with each other."""
 
     divergence: Divergence | None
     incomplete: list[Path]

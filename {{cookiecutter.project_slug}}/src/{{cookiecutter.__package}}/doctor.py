@@ -72,7 +72,7 @@ def examine(root: Path) -> Iterator[Finding]:
             problem = inspect(root)
         except CannotTellError as reason:
             yield Finding(item, UNKNOWN, str(reason))
-        except Exception as error:  # a file can be damaged in any way; the list goes on
+        except Exception as error:  # a file can be damaged in any way; the list continues
             reason = f"{type(error).__name__}: {error}"
             yield Finding(item, FAILS, f"a file is missing or damaged ({reason}); restore it")
         else:

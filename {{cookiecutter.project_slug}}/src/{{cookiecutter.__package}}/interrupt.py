@@ -25,7 +25,7 @@ def exit_code(number: int) -> int:
     return 128 + number
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: the run can go on from here)
+class Interrupted(Exception):  # noqa: N818  (not an error: the run can be resumed)
     """A run stopped after a whole step, with a checkpoint of it; `exit_code` says by what.
 
     `reason` is what failed, where it was no signal.

@@ -133,7 +133,7 @@ class RemoteRun:
         for start in range(0, len(params), MAX_PARAMS):
             self._client.log_batch(identity, params=params[start : start + MAX_PARAMS])
         if run.info.status not in ("RUNNING", "FINISHED"):
-            self._client.update_run(identity, status="RUNNING")  # it was stopped and goes on
+            self._client.update_run(identity, status="RUNNING")  # it was stopped and is resumed
         self._id = identity
 
     def _experiment(self, name: str) -> str:
@@ -254,10 +254,10 @@ def follow(run_dir: Path, trainer: int) -> int:
             remote.send(how if gone and not completed else "")
             if ended:
                 return 0
-        except Exception as error:  # whatever the network does: training goes on
+        except Exception as error:  # whatever the network does: training continues
             if not warned:
                 _log.warning(
-                    "MLflow at %s failed, training goes on and what is missing there is sent "
+                    "MLflow at %s failed, training continues and what is missing there is sent "
                     "again: %s",
                     *(without_secrets(uri), _reason(error)),
                 )

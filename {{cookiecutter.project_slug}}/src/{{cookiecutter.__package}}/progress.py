@@ -41,7 +41,7 @@ class Progress:
     def _unless_closed(self) -> Iterator[None]:
         try:
             yield
-        except OSError:  # the terminal is gone; the run is about to hear of it, or goes on
+        except OSError:  # the terminal is gone; the run is about to hear of it, or continues
             self._bar.disable, self._shown = True, False
 
     def __enter__(self) -> Self:

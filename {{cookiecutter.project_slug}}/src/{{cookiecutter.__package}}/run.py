@@ -59,7 +59,7 @@ def new_run_id(config: Config) -> str:
 
 
 def check_run_dir(run_dir: Path, *, resume: bool) -> None:
-    """Check, before anything is made, that a run may start or go on in `run_dir`.
+    """Check, before anything is made, that a run may start or be resumed in `run_dir`.
 
     Raises:
         ValueError: a new run's directory is not empty; there is no run to resume.
@@ -73,7 +73,7 @@ def check_run_dir(run_dir: Path, *, resume: bool) -> None:
 
 
 def find_unfinished(output_dir: Path, config: Config) -> Path | None:
-    """The newest run in `output_dir` that was cut short and that can go on: the same
+    """The newest run in `output_dir` that was cut short and that can be resumed: the same
     configuration, code, environment and kind of device, and no process that is training in it."""
     paths = list(output_dir.glob(f"*/{MANIFEST}"))
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
@@ -125,8 +125,9 @@ def only_writer(run_dir: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            goes_on = (run_dir / MANIFEST).exists()
-            advice = f"then go on with train --resume {run_dir}" if goes_on else "and start again"
+            advice = "and start again"
+            if (run_dir / MANIFEST).exists():
+                advice = f"then resume with train --resume {run_dir}"
             said = f"{error.strerror} for {run_dir}; make room, {advice}"
             raise OSError(error.errno, said) from error
         finally:
@@ -161,13 +162,13 @@ def describe_run(
     num_steps: int,
     allow_changes: bool,
 ) -> dict[str, Any]:
-    """The manifest of a run that is about to start or go on; a resume keeps what it says.
+    """The manifest of a run that is about to start or resume; a resume keeps what it says.
 
     Nothing is written, so that a refusal leaves the record as it was.
 
     Raises:
         ValueError: a run is resumed with other code, data or configuration than it began with, or
-            is complete and has nothing to go on from.
+            is complete and has nothing to resume from.
     """
     root = find_project_root()
     facts = {
@@ -188,7 +189,7 @@ def describe_run(
         if changes and not allow_changes:
             raise ValueError(
                 f"{run_dir} began with something else: {'; '.join(changes)}; "
-                "--allow-changes goes on all the same and records it"
+                "--allow-changes resumes all the same and records it"
             )
         if manifest["results"]["completed"] and not start and not allow_changes:
             raise ValueError(f"{run_dir} is complete and has no checkpoint; there is nothing to do")
@@ -230,7 +231,7 @@ def describe_run(
 
 
 def _surroundings(manifest: dict[str, Any] | None = None) -> list[Any]:
-    """What a run goes on with in the same bits: lock, build of torch, GPUs; of now, or as recorded
+    """What a resume in the same bits needs: lock, build of torch, GPUs; of now, or as recorded
     where the run began or was resumed last."""
     if manifest is None:
         environment, gpus = describe_environment(find_project_root()), _accelerator()["gpus"]

@@ -1,4 +1,4 @@
-"""Reporting to MLflow while a run goes on, by a process of its own that follows its directory.
+"""Reporting to MLflow while a run lasts, by a process of its own that follows its directory.
 
 The run directory is the buffer: training writes it in any case, waits for no network and never
 learns whether a server answers. `mlflow_run.py` is what the other process does.
@@ -60,7 +60,7 @@ class MlflowTracker(NullTracker):
                 start_new_session=True,  # Ctrl-C is for the trainer, which then ends this in order
             )
         except OSError as error:
-            _log.warning("MLflow is not told, training goes on: %s", error.strerror)
+            _log.warning("MLflow is not told, training continues: %s", error.strerror)
         finally:
             if held:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)

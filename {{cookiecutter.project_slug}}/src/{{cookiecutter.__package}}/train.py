@@ -50,7 +50,7 @@ def train_model(
 
     `config` may also be nested mappings or the path of a YAML file. `run_dir` names the run's
     directory, new or empty, unless `resume` continues the run there from its last checkpoint;
-    `allow_changes` lets it go on with other code, data or configuration than it began with.
+    `allow_changes` lets it resume with other code, data or configuration than it began with.
     `stop_at` ends the run after that step, as SIGTERM does at any.
 
     Raises:

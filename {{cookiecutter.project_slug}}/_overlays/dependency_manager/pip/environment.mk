@@ -1,5 +1,5 @@
 # pip: two files an environment, torch by itself (it may come from an index of its own) and the
-# rest; every artefact with its hash. `make lock` resolves them anew, with uv from .envs/tool-lock.
+# rest; every artefact with its hash. `make lock` resolves them again, with uv from .envs/tool-lock.
 UV := .envs/tool-lock/bin/uv
 COMPILE = $(UV) pip compile --universal --generate-hashes --only-binary=:all: --no-header --quiet \
     --no-annotate --python-version {{ cookiecutter.python_version }}

@@ -22,7 +22,7 @@ def install(prefix: Path, environment: str, sources: Sources, run: Callable[...,
     """Make the environment in `prefix`."""
     lock = ROOT / f"{environment}.conda-lock.yml"
     if not sources.are_public:
-        # The addresses change and the sha256 stay: what a mirror gives is held against them.
+        # The addresses change and the sha256 stay: what a mirror gives is checked against them.
         folder = sources.wheelhouse.as_uri() if sources.wheelhouse else ""
         text = read_text(lock).replace(CHANNEL, folder or sources.conda_channel or CHANNEL)
         lock = ROOT / ".envs" / f"mirrored.{lock.name}"
