@@ -92,7 +92,7 @@ def test_a_wheels_name_says_where_it_runs_as_packaging_reads_it(name, platform):
 
 
 def test_packages_become_a_requirements_file_and_come_back():
-    """With every hash once, in a fixed order; that is what mirrors and folders are checked against."""
+    """With every hash once, in a fixed order: mirrors and folders are checked against it."""
     files = tuple(locked.Artefact("", letter * 64) for letter in "bab")
     package = locked.Package("some-name", "1.0+cpu", "", files)
     text = locked.requirements([package])

@@ -42,7 +42,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals"
 
 
 def bits(run_dir: Path) -> dict[str, object]:
-    """Everything that a run computed: logs, weights, results, and the state it could resume from."""
+    """Everything that a run computed: logs, weights, results, and the state to resume from."""
     results = json.loads((run_dir / "manifest.json").read_text())["results"]
     assert results["completed"]
     found = {name: (run_dir / name).read_bytes() for name in RESULT_FILES}
