@@ -166,4 +166,12 @@ GIT = _in("train compare doctor",
     Row("git traces and pagers", {"GIT_TRACE": "1", "GIT_PAGER": "/bin/false",
         "GIT_EXTERNAL_DIFF": "/bin/false"}),
 )  # fmt: skip
-ROWS = [*THREADS, *KERNELS, *PYTHONS, *SHELLS, *STREAMS, *GIT]
+FAMILIES = {
+    "threads and CPU libraries": THREADS,
+    "kernels, precision, allocators": KERNELS,
+    "Python, pip, uv, conda": PYTHONS,
+    "the shell, its limits, other programs' settings": SHELLS,
+    "closed, full and odd streams": STREAMS,
+    "git's variables and configuration": GIT,
+}
+ROWS = [row for rows in FAMILIES.values() for row in rows]

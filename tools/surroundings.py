@@ -1,4 +1,4 @@
-"""Write `docs/surroundings.md`: the rows and situations that `make test-surroundings` tries.
+"""Write `docs/surroundings.md`, and its summary in the README: what `make test-surroundings` tries.
 
 python tools/surroundings.py [--check]
 """
@@ -11,9 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from surroundings_table import REFUSED, ROWS, SAME, Row  # noqa: E402
+from surroundings_table import FAMILIES, REFUSED, ROWS, SAME, Row  # noqa: E402
 
 PAGE = ROOT / "docs" / "surroundings.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- written by tools/surroundings.py -->", "<!-- end of surroundings -->"
 HEAD = """# Other people's surroundings
 
 Written by `make surroundings` from `tests/surroundings_table.py` and `tests/test_places.py`;
@@ -36,6 +38,20 @@ def page() -> str:
     parts = [HEAD, f"## {len(ROWS)} shells, {cells} cells\n", *shells]
     parts += [f"\n## {len(situations) - 2} situations: copies, hooks, git, make, set-up, limits\n"]
     return "\n".join([*parts, *situations]) + "\n"
+
+
+def readme() -> str:
+    """The README with its summary written again."""
+    lines = ["| surroundings | kinds | tried | must come of it |", "|---|---|---|---|"]
+    for name, rows in FAMILIES.items():
+        refused = sum(bool(row.refused) for row in rows)
+        verdict = f"{SAME}; {refused} refused in one line" if refused else SAME
+        lines.append(f"| {name} | {len(rows)} | {sum(len(r.verbs) for r in rows)} | {verdict} |")
+    number = len(_situations())
+    what = "copies, links, worktrees, hooks, git states, make's variables, limits, signals"
+    lines.append(f"| {what} | {number} | {number} tests | [each says](docs/surroundings.md) |")
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    return "\n".join([before + BEGIN, *lines, END + rest.split(END)[1]])
 
 
 def _row(row: Row) -> str:
@@ -64,15 +80,19 @@ def _situations() -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Write the page, or with `--check` say that it is stale."""
-    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page():
-        return 0
-    if "--check" in sys.argv:
-        print("error: docs/surroundings.md differs from the tests; run make surroundings")
-        return 1
-    PAGE.write_text(page(), encoding="utf-8")
-    print("wrote docs/surroundings.md")
-    return 0
+    """Write both files, or with `--check` say which one is stale."""
+    stale = 0
+    for path, text in ((PAGE, page()), (README, readme())):
+        name = path.relative_to(ROOT)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if "--check" in sys.argv:
+            print(f"error: {name} differs from the tests; run make surroundings")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
+    return 1 if stale and "--check" in sys.argv else 0
 
 
 if __name__ == "__main__":
