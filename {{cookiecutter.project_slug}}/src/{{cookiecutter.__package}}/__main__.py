@@ -2,14 +2,14 @@
 
 import sys
 
-from .entry import enter
+from .repro.entry import enter
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     enter()
     # Not before: with other people's modules on the path, even this could be another program.
-    from .cli import main
+    from .repro.cli import main
 
     return main(arguments)
 

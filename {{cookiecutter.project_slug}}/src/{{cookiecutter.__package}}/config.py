@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from .strict_yaml import parse_yaml
+from .repro.config.yaml import parse_yaml
 
 MAX_SEED = 2**32 - 1
 """Largest seed that NumPy's global generator takes; Python and torch take more."""

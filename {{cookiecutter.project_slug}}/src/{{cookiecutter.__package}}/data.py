@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from .cifar import ARCHIVE, SHA256, load_cifar10
 from .config import Data
-from .interrupt import ignore_stop_signals
-from .loading import check_shared_memory, patience
-from .order import BatchSampler
-from .seeding import SampleStreams, derive, seed_worker
+from .repro.signals import ignore_stop_signals
+from .repro.run.patience import check_shared_memory, patience
+from .repro.random.sampler import BatchSampler
+from .repro.backend.seeding import SampleStreams, derive, seed_worker
 
 NUM_DRAWS = 3  # uniform numbers that `augment` takes for each image
 

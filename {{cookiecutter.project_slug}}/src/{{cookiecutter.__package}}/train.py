@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from .checkpoint import load_latest, restore, save_checkpoint, save_weights, state_of
+from .repro.run.checkpoint import load_latest, restore, save_checkpoint, save_weights, state_of
 from .config import Config, Paths, as_config
 from .data import Split, build_loader, load_data
-from .environment import resolve
-from .interrupt import Interrupted, StopRequest
-from .loading import batches
+from .repro.env import resolve
+from .repro.signals import Interrupted, StopRequest
+from .repro.run.patience import batches
 from .model import build_model
 from .optim import build_optimizer, learning_rate, resolve_device
-from .order import BatchSampler
-from .progress import Progress
-from .record import WEIGHTS, Recorder, Step, logs_until, try_to_plot
-from .run import (
+from .repro.random.sampler import BatchSampler
+from .repro.run.progress import Progress
+from .repro.run.logs import WEIGHTS, Recorder, Step, logs_until, try_to_plot
+from .repro.run.directory import (
     CHECKPOINTS,
     TrainResult,
     check_run_dir,
@@ -32,8 +32,8 @@ from .run import (
     only_writer,
     start_record,
 )
-from .seeding import seed_stream, set_seed
-from .tracking import NullTracker, build_tracker
+from .repro.backend.seeding import seed_stream, set_seed
+from .repro.tracking.tracker import NullTracker, build_tracker
 
 _log = logging.getLogger(__name__)
 

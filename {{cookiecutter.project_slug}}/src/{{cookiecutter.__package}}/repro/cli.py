@@ -14,12 +14,12 @@ import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from .config import Config, config_from_dict, flatten, load_config, to_dict
+from ..config import Config, config_from_dict, flatten, load_config, to_dict
 from .entry import restart_with
-from .environment import load_env_file, resolve, wanted_environment
-from .interrupt import CTRL_C, Interrupted, ending_by_signals, exit_code
-from .manifest import MANIFEST, read_manifest
-from .record import CURVES
+from .env import load_env_file, resolve, wanted_environment
+from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
+from .run.manifest import MANIFEST, read_manifest
+from .run.logs import CURVES
 from .redact import without_secrets
 
 FAILURE, BAD_INPUT = 1, 2
@@ -180,12 +180,12 @@ def _train(options: argparse.Namespace) -> int:
     config = _train_config(options)
     paths, _ = resolve(config, os.environ)  # names all missing variables before torch is loaded
     restart_with(wanted_environment(config, os.environ))
-    from .train import train_model
+    from ..train import train_model
 
     CTRL_C.heed()
     resume = options.resume
     if options.auto_resume:
-        from .run import find_unfinished
+        from .run.directory import find_unfinished
 
         resume = find_unfinished(Path(paths.output_dir), config)
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
@@ -234,14 +234,14 @@ def _train_config(options: argparse.Namespace) -> Config:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from .verify import verify
+    from .proof.verify import verify
 
     run_dir = options.run_dir or _newest_run()
     return verify(run_dir, num_segments=options.segments, seed=options.seed)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from .compare import compare
+    from .proof.compare import compare
 
     if len(options.runs) not in (0, 2):
         given = len(options.runs)
@@ -253,7 +253,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _track(options: argparse.Namespace) -> int:
-    from .mlflow_run import follow, track
+    from .tracking.mlflow import follow, track
 
     run_dir = options.run_dir or _newest_run()
     if options.follow is not None:
@@ -262,19 +262,19 @@ def _track(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import doctor
+    from .doctor.items import doctor
 
     return doctor(as_json=options.json, uncommitted=options.uncommitted)
 
 
 def _machines(options: argparse.Namespace) -> int:
-    from .machines import machines
+    from .proof.machine_table import machines
 
     return machines(options.folder)
 
 
 def _expected(options: argparse.Namespace) -> int:
-    from .expected import write_expected
+    from .proof.baseline import write_expected
 
     write_expected()
     return 0

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .config import MAX_SEED, Determinism
-from .shell import PORTABLE, flags, recorded
+from ...config import MAX_SEED, Determinism
+from ..shell import PORTABLE, flags, recorded
 
 
 def set_seed(seed: int, determinism: Determinism | None = None) -> None:

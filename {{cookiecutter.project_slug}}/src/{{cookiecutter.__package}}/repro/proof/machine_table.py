@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .compare import Comparison, compare_runs
-from .manifest import MANIFEST, read_manifest
+from ..run.manifest import MANIFEST, read_manifest
 
 SAME, DIFFERENT = 0, 1
 

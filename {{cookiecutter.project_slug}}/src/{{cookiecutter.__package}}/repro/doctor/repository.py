@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from .config import Config, load_config, to_dict
-from .expected import CONFIG, differing_keys, expected_path, readme_table, table
-from .git import git
-from .inspection import checkout, cuda_environment, readme_section, requirements_table
+from ...config import Config, load_config, to_dict
+from ..proof.baseline import CONFIG, differing_keys, expected_path, readme_table, table
+from ..git import git
+from .common import checkout, cuda_environment, readme_section, requirements_table
 
 KEPT = 3
 """Files that a finding names."""

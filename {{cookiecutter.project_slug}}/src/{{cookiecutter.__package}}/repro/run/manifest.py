@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .environment import read_cpu
-from .git import find_repository, git, read_checkout
-from .redact import without_secrets
+from ..env import read_cpu
+from ..git import find_repository, git, read_checkout
+from ..redact import without_secrets
 
 SCHEMA = 3
 MANIFEST = "manifest.json"

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from .entry import for_children
-from .interrupt import Interrupted
+from ..entry import for_children
+from ..signals import Interrupted
 
 _log = logging.getLogger(__name__)
 

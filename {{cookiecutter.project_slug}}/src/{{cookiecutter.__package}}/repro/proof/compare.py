@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import INERT_KEYS, flatten
-from .manifest import read_manifest
-from .record import (
+from ...config import INERT_KEYS, flatten
+from ..run.manifest import read_manifest
+from ..run.logs import (
     METRICS,
     STEPS,
     WEIGHTS,

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .compare import compare_runs
-from .config import config_from_dict, flatten
-from .environment import resolve
-from .manifest import MANIFEST, read_manifest
-from .record import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
-from .redact import without_secrets
-from .tracking import ENDINGS, FAILED, check_address
+from ..proof.compare import compare_runs
+from ...config import config_from_dict, flatten
+from ..env import resolve
+from ..run.manifest import MANIFEST, read_manifest
+from ..run.logs import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
+from ..redact import without_secrets
+from .tracker import ENDINGS, FAILED, check_address
 
 _log = logging.getLogger(__name__)
 

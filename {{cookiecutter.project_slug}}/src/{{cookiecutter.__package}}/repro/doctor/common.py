@@ -5,8 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from .git import Checkout, read_checkout
-from .manifest import is_under_git
+from ..git import Checkout, read_checkout
+from ..run.manifest import is_under_git
 
 
 class CannotTellError(Exception):

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import INERT_KEYS, config_from_dict, flatten, load_config, to_dict
-from .entry import for_children
-from .environment import read_cpu
-from .manifest import find_project_root, read_manifest
+from ...config import INERT_KEYS, config_from_dict, flatten, load_config, to_dict
+from ..entry import for_children
+from ..env import read_cpu
+from ..run.manifest import find_project_root, read_manifest
 
 CONFIG = "configs/baseline.yaml"
 TOLERANCE = {"test_accuracy": 0.015, "test_loss": 0.03}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from .config import MAX_SEED, Config, Paths, Tracking
+from ..config import MAX_SEED, Config, Paths, Tracking
 from .redact import without_secrets
 from .shell import PORTABLE, imports, is_foreign
 

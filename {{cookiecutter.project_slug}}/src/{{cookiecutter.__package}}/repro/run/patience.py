@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from .interrupt import StopRequest
+from ..signals import StopRequest
 
 PATIENCE = 600
 """Seconds that a batch may take, from the loader's side; LOADER_PATIENCE in the environment."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .config import (
+from ...config import (
     INERT_KEYS,
     Config,
     config_from_dict,
@@ -22,7 +22,7 @@ from .config import (
     to_dict,
     to_yaml,
 )
-from .data import ImageData
+from ...data import ImageData
 from .manifest import (
     MANIFEST,
     SCHEMA,
@@ -34,7 +34,7 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
-from .seeding import read_determinism
+from ..backend.seeding import read_determinism
 
 _log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
-from .config import config_from_dict, config_sha256, flatten, load_config, to_yaml
-from .entry import for_children
-from .git import git
-from .manifest import find_project_root, is_under_git, read_manifest
-from .record import METRICS, STEPS, Step, logs_until, read_steps
-from .report import write_html
+from ...config import config_from_dict, config_sha256, flatten, load_config, to_yaml
+from ..entry import for_children
+from ..git import git
+from ..run.manifest import find_project_root, is_under_git, read_manifest
+from ..run.logs import METRICS, STEPS, Step, logs_until, read_steps
+from .html import write_html
 
 IDENTICAL, DIFFERS, BAD_INPUT = 0, 1, 2
 
@@ -119,7 +119,7 @@ def _whole(
 
 def _state_divergence(run_dir: Path, again: Path, step: int) -> Divergence | None:
     """Whether the last checkpoints hold the same state: the optimizer is in no other file."""
-    from .checkpoint import checkpoint_digest, checkpoint_path
+    from ..run.checkpoint import checkpoint_digest, checkpoint_path
 
     paths = [checkpoint_path(folder / "checkpoints", step) for folder in (run_dir, again)]
     if not all(path.exists() for path in paths):
@@ -134,7 +134,7 @@ def _segments(
     # Imported here: a whole verification leaves torch to the process that trains.
     import torch
 
-    from .checkpoint import checkpoint_digest, checkpoint_path, list_checkpoints, load_checkpoint
+    from ..run.checkpoint import checkpoint_digest, checkpoint_path, list_checkpoints, load_checkpoint
 
     if num_segments < 1:
         raise ValueError(f"--segments must be at least 1, got {num_segments}")

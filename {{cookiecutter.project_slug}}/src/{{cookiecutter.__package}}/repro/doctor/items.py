@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import inspect_environment, inspect_repository
-from .inspection import CannotTellError
-from .manifest import find_project_root
+from .common import CannotTellError
+from ..run.manifest import find_project_root
 
 CLEAN = "git tree is clean"
 HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot tell here"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .inspection import CannotTellError, cuda_environment, requirements_table, settings
+from .common import CannotTellError, cuda_environment, requirements_table, settings
 
 
 def python_version(root: Path) -> str:

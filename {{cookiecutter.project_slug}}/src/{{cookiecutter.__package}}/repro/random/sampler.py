@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .seeding import derive
+from ..backend.seeding import derive
 
 _ROUNDS = 8
 _CHUNK = 4096  # positions computed at once: enough to hide NumPy's cost a call, 32 kB
