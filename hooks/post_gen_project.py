@@ -1,5 +1,6 @@
 """Put the files that the answers brought in place; print the next commands."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -44,12 +45,25 @@ def apply_overlays(project: Path, answers: dict) -> None:
     shutil.rmtree(overlays)
 
 
+def write_sums(project: Path) -> None:
+    """List the template's own files with their sha256, so that an edit of one is seen."""
+    folders = [*project.glob("src/*/repro"), project / "environment"]
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(project).as_posix()}\n"
+        for path in files
+        if "__pycache__" not in path.parts
+    ]
+    (project / "repro.sum").write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
 def main() -> None:
     """Arrange the fresh project in the working directory."""
     answers = json.loads(r"""{{ cookiecutter | tojson }}""")
     names = json.loads(r"""{{ template_files(cookiecutter) | tojson }}""")
     take_modes(Path.cwd(), names, kept=bool(answers.get("_skip_if_file_exists")))
     apply_overlays(Path.cwd(), answers)
+    write_sums(Path.cwd())
     steps = json.loads(r"""{{ next_steps(cookiecutter) | tojson }}""")
     print("\nNext:", *steps, sep="\n  ")
 

@@ -1,6 +1,6 @@
 """A training package whose runs can be repeated bit for bit; `train.py` tells the story."""
 
-_HOME = {"train_model": "train", "set_seed": "seeding", "load_config": "config"}
+_HOME = {"train_model": "train", "set_seed": "repro", "load_config": "config"}
 
 __all__ = ["load_config", "set_seed", "train_model"]
 

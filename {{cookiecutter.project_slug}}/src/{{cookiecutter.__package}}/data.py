@@ -1,4 +1,4 @@
-"""Data sets in memory, splits by content, batches that are a pure function of the step."""
+"""Data sets in memory, and splits by content. Yours to change."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from .cifar import ARCHIVE, SHA256, load_cifar10
 from .config import Data
-from .repro.signals import ignore_stop_signals
-from .repro.run.patience import check_shared_memory, patience
-from .repro.random.sampler import BatchSampler
-from .repro.backend.seeding import SampleStreams, derive, seed_worker
+from .repro import SampleStreams
 
 NUM_DRAWS = 3  # uniform numbers that `augment` takes for each image
 
@@ -89,10 +86,13 @@ def load_data(config: Data, data_dir: Path) -> ImageData:
 class TrainSet(Dataset):
     """Augmented training samples, fetched by `(epoch, index)`, a batch at a time."""
 
-    def __init__(self, split: Split, config: Data, seed: int) -> None:
+    def __init__(self, split: Split, config: Data, streams: SampleStreams) -> None:
         self.split = split
         self.config = config
-        self.streams = SampleStreams(seed)
+        self.streams = streams
+
+    def __len__(self) -> int:
+        return len(self.split)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         images, labels = self.__getitems__([key])
@@ -104,42 +104,6 @@ class TrainSet(Dataset):
         draws = np.stack([self.streams(epoch, index).random(NUM_DRAWS) for epoch, index in keys])
         images = augment(self.split.images[indices], self.config, draws)
         return torch.from_numpy(images), torch.from_numpy(self.split.labels[indices])
-
-
-def build_loader(train: Split, config: Data, sampler: BatchSampler) -> DataLoader:
-    """Batches (images uint8 [B, C, H, W], labels int64 [B]) for each step that `sampler` yields.
-
-    One iterator runs through all epochs, so that loader processes start once. Any `num_workers`
-    and `prefetch_factor` give the same bits.
-
-    Raises:
-        ValueError: the batches that loader processes keep ready find no room in shared memory, or
-            LOADER_PATIENCE is no number.
-    """
-    patience()  # refused here, before the record is begun
-    if config.num_workers:
-        batch = sampler.batch_size * (train.images[:1].nbytes + train.labels[:1].nbytes)
-        check_shared_memory(batch * config.num_workers * config.prefetch_factor)
-    return DataLoader(
-        TrainSet(train, config, sampler.seed),
-        batch_sampler=sampler,
-        collate_fn=_as_fetched,
-        num_workers=config.num_workers,
-        prefetch_factor=config.prefetch_factor if config.num_workers else None,
-        worker_init_fn=_start_worker,
-        # Without a generator of its own, each iterator would draw from torch's global stream.
-        generator=torch.Generator().manual_seed(derive(sampler.seed, "loader", sampler.start)),
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _as_fetched(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch
-
-
-def _start_worker(worker_id: int) -> None:
-    seed_worker(worker_id)
-    ignore_stop_signals()
 
 
 def augment(images: np.ndarray, config: Data, draws: np.ndarray) -> np.ndarray:

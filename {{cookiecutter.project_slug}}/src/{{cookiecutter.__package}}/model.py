@@ -1,4 +1,4 @@
-"""The models: images uint8 [B, C, H, W] in, logits float32 [B, num_classes] out."""
+"""The models: images uint8 [B, C, H, W] in, logits float32 [B, num_classes] out. Yours."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The device, the optimizer and the learning rate of each step."""
+"""The optimizer, and the learning rate of each step. Yours to change."""
 
 from math import cos, pi
 
@@ -6,22 +6,6 @@ import torch
 from torch import nn
 
 from .config import Training
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` as a fact of this machine.
-
-    Raises:
-        ValueError: `cuda` was asked for and torch sees no GPU.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
-        raise ValueError(
-            f"training.device is cuda, but torch {torch.__version__} ({build}) sees no GPU; "
-            "use training.device=cpu, or check the driver with nvidia-smi"
-        )
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def build_optimizer(model: nn.Module, config: Training) -> torch.optim.Optimizer:
@@ -36,7 +20,7 @@ def build_optimizer(model: nn.Module, config: Training) -> torch.optim.Optimizer
     return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
 
 
-def learning_rate(step: int, *, steps_per_epoch: int, num_steps: int, config: Training) -> float:
+def learning_rate(step: int, steps_per_epoch: int, num_steps: int, config: Training) -> float:
     """Linear warm-up, then cosine decay to zero: a function of the step, so nothing to resume.
 
     Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.

@@ -11,25 +11,36 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
-from ..config import Config, config_from_dict, flatten, load_config, to_dict
+from .config.base import RunConfig, inert_keys
+from .config.load import config_from_dict, flatten, load_config, to_dict
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
-from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
-from .run.manifest import MANIFEST, read_manifest
-from .run.logs import CURVES
+from .files import CONFIG, CURVES, MANIFEST, PROJECT
 from .redact import without_secrets
+from .run.manifest import read_manifest
+from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
 
 FAILURE, BAD_INPUT = 1, 2
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand and return its exit code; bad input is one line on stderr and code 2."""
-    options = _parse(arguments)
+def run_command(
+    config_class: type[RunConfig],
+    train_model: Callable[..., Any],
+    arguments: list[str] | None = None,
+) -> int:
+    """Run a subcommand and return its exit code; bad input is one line on stderr and code 2.
+
+    `config_class` is the project's configuration; `train_model` takes one, and what `Run` takes.
+    """
+    options = _parse(arguments, config_class)
+    options.config_class, options.train_model = config_class, train_model
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger(__package__).setLevel(logging.INFO)
+    logging.getLogger(PROJECT).setLevel(logging.INFO)
     with CTRL_C, nullcontext() if options.run is _train else ending_by_signals():
         try:
             code = _run(options)
@@ -93,9 +104,9 @@ def _say(text: object) -> None:
         print(text, file=sys.stderr)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def _parse(arguments: list[str] | None, config_class: type[RunConfig]) -> argparse.Namespace:
     # argparse takes overrides in one place only; they may stand before, between and after options.
-    parser = _parser()
+    parser = _parser(config_class)
     options, rest = parser.parse_known_args(arguments)
     if hasattr(options, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
         options.overrides += rest
@@ -104,8 +115,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
+def _parser(config_class: type[RunConfig]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m {PROJECT}", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     script = Path(sys.argv[0]).name == "train.py"
@@ -113,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         prog="python train.py" if script else None,
         help="train a model and record the run",
-        epilog=_keys() if {"-h", "--help"} & {*sys.argv} else None,
+        epilog=_keys(config_class) if {"-h", "--help"} & {*sys.argv} else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("--config", type=Path, help="YAML file, such as configs/baseline.yaml")
@@ -169,8 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _keys() -> str:
-    defaults = flatten(to_dict(config_from_dict({"seed": 0})))
+def _keys(config_class: type[RunConfig]) -> str:
+    defaults = flatten(to_dict(config_from_dict(config_class, {"seed": 0})))
     lines = [f"  {key}={value}" for key, value in defaults.items()]
     return "\n".join(["keys and their defaults; config.py says what each means:", *lines])
 
@@ -180,14 +191,14 @@ def _train(options: argparse.Namespace) -> int:
     config = _train_config(options)
     paths, _ = resolve(config, os.environ)  # names all missing variables before torch is loaded
     restart_with(wanted_environment(config, os.environ))
-    from ..train import train_model
-
+    train_model = options.train_model
     CTRL_C.heed()
     resume = options.resume
     if options.auto_resume:
         from .run.directory import find_unfinished
 
-        resume = find_unfinished(Path(paths.output_dir), config)
+        inert = tuple(inert_keys(options.config_class))
+        resume = find_unfinished(Path(paths.output_dir), config, inert)
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
     try:
         try:
@@ -203,7 +214,7 @@ def _train(options: argparse.Namespace) -> int:
         said = f"{type(error).__name__}: {error}"
         if not re.search("out of memory|allocate memory|MemoryError", said):
             raise
-        fewer = "out of memory; lower model.width or training.global_batch_size"
+        fewer = "out of memory; take a smaller model, or fewer samples a batch"
         detail = " ".join(str(error).split())[:200]
         _tell(f"{fewer}: {detail}" if detail else fewer)
         return FAILURE
@@ -219,7 +230,7 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train_config(options: argparse.Namespace) -> Config:
+def _train_config(options: argparse.Namespace) -> RunConfig:
     path = options.config
     if options.auto_resume and (options.resume or options.run_dir):
         raise ValueError("--auto-resume finds the run itself; leave out --resume and --run-dir")
@@ -227,17 +238,18 @@ def _train_config(options: argparse.Namespace) -> Config:
         read_manifest(options.resume)  # a run directory, or an error that says it is none
         if options.run_dir is not None:
             raise ValueError("--run-dir is for new runs; --resume continues in the run's directory")
-        path = path or options.resume / "config.yaml"
+        path = path or options.resume / CONFIG
     if path is None:
         raise ValueError("train needs --config FILE, such as configs/baseline.yaml")
-    return load_config(path, options.overrides, seed=options.seed)
+    return load_config(options.config_class, path, options.overrides, seed=options.seed)
 
 
 def _verify(options: argparse.Namespace) -> int:
     from .proof.verify import verify
 
     run_dir = options.run_dir or _newest_run()
-    return verify(run_dir, num_segments=options.segments, seed=options.seed)
+    how = {"num_segments": options.segments, "seed": options.seed}
+    return verify(run_dir, options.config_class, **how)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -249,7 +261,8 @@ def _compare(options: argparse.Namespace) -> int:
     run_a, run_b = options.runs or _newest_runs(2)
     if not options.runs and not options.json:
         print(f"A: {run_a}\nB: {run_b}")
-    return compare(run_a, run_b, as_json=options.json)
+    inert = tuple(inert_keys(options.config_class))
+    return compare(run_a, run_b, inert=inert, as_json=options.json)
 
 
 def _track(options: argparse.Namespace) -> int:
@@ -264,19 +277,19 @@ def _track(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from .doctor.items import doctor
 
-    return doctor(as_json=options.json, uncommitted=options.uncommitted)
+    return doctor(options.config_class, as_json=options.json, uncommitted=options.uncommitted)
 
 
 def _machines(options: argparse.Namespace) -> int:
     from .proof.machine_table import machines
 
-    return machines(options.folder)
+    return machines(options.folder, tuple(inert_keys(options.config_class)))
 
 
 def _expected(options: argparse.Namespace) -> int:
     from .proof.baseline import write_expected
 
-    write_expected()
+    write_expected(options.config_class)
     return 0
 
 

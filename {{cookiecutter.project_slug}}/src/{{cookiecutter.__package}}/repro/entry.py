@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from .files import PACKAGE, SOURCE
 from .shell import imports
 
-PACKAGE = Path(__file__).resolve().parent
 BAD_INPUT = 2
 
 _RESTARTS = "REPRO_RESTARTS"
@@ -29,7 +29,7 @@ def enter() -> None:
     if other := other_checkout(Path.cwd()):
         print(
             f"error: the working directory is in {other}, this Python runs the source of "
-            f"{PACKAGE.parents[1]}; run make setup there, and its own .venv/bin/python",
+            f"{SOURCE.parent}; run make setup there, and its own .venv/bin/python",
             file=sys.stderr,
         )
         sys.exit(BAD_INPUT)
@@ -72,7 +72,7 @@ def other_checkout(folder: Path) -> Path | None:
 
 def for_children() -> dict[str, str]:
     """The environment in which `python -m` this package finds the source that runs now."""
-    return {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    return {**os.environ, "PYTHONPATH": str(SOURCE)}
 
 
 def restart_with(wanted: Mapping[str, str | None]) -> None:

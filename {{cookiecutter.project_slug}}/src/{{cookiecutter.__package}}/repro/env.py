@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from ..config import MAX_SEED, Config, Paths, Tracking
+from .config.base import MAX_SEED, Paths, RunConfig, Tracking
 from .redact import without_secrets
 from .shell import PORTABLE, imports, is_foreign
 
@@ -33,7 +33,7 @@ def load_env_file(path: str | Path = ".env") -> None:
             os.environ.setdefault(name, value)
 
 
-def resolve(config: Config, environ: Mapping[str, str]) -> tuple[Paths, Tracking]:
+def resolve(config: RunConfig, environ: Mapping[str, str]) -> tuple[Paths, Tracking]:
     """The `paths` and `tracking` sections with every `${NAME}` replaced by its value.
 
     Raises:
@@ -45,27 +45,32 @@ def resolve(config: Config, environ: Mapping[str, str]) -> tuple[Paths, Tracking
             "tracking.mlflow_uri holds a user or password, and a run's record keeps the "
             "configuration; set it as MLFLOW_TRACKING_URI, in the shell or in .env"
         )
-    missing: set[str] = set()
-
-    def value(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
-        if not environ.get(name) and default is None:
-            missing.add(name)
-        return environ.get(name) or default or ""
-
-    paths, tracking = (
-        type(section)(**{k: _REFERENCE.sub(value, text) for k, text in vars(section).items()})
-        for section in (config.paths, config.tracking)
-    )
+    both = (config.paths, config.tracking)
+    texts = [text for section in both for _, text in section]
+    missing = {
+        match["name"]
+        for text in texts
+        for match in _REFERENCE.finditer(text)
+        if match["default"] is None and not environ.get(match["name"])
+    }
     if missing:
         raise ValueError(
             f"missing environment variables: {', '.join(sorted(missing))}; "
             "set them in .env (.env.example lists them)"
         )
+    paths, tracking = (
+        section.replace(**{key: resolve_text(text, environ) for key, text in section})
+        for section in both
+    )
     return paths, tracking
 
 
-def wanted_environment(config: Config, environ: Mapping[str, str]) -> dict[str, str | None]:
+def resolve_text(text: str, environ: Mapping[str, str]) -> str:
+    """`text` with every `${NAME}` and `${NAME:-default}` replaced; what has no value is empty."""
+    return _REFERENCE.sub(lambda found: environ.get(found["name"]) or found["default"] or "", text)
+
+
+def wanted_environment(config: RunConfig, environ: Mapping[str, str]) -> dict[str, str | None]:
     """Variables that act only when they are set before the interpreter and its libraries start.
 
     `None` stands for a variable that must not be set. The hash seed and cuBLAS's workspace are

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from .files import SOURCE
+
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -22,7 +24,7 @@ CHOSEN = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_DYNAMIC", "MKL_DYNAMIC"),
     *("CUBLAS_WORKSPACE_CONFIG", *PORTABLE),
 )
-"""Variables of the families below that the configuration chooses (`environment.py`)."""
+"""Variables of the families below that the configuration chooses (`env.py`)."""
 
 _FAMILIES = re.compile(
     # Threads, instruction sets, kernels and precision of what computes on a CPU …
@@ -64,13 +66,12 @@ def imports(environ: Mapping[str, str]) -> dict[str, str | None]:
 
     `None` stands for a variable that must not be set.
     """
-    source = Path(__file__).resolve().parents[1]
     given = [part for part in environ.get(_SEARCHED, "").split(os.pathsep) if part]
     # In an image this is how the source is found, and `train.py` hands its own on to its children.
-    ours = any(Path(part).resolve() == source for part in given)
+    ours = any(Path(part).resolve() == SOURCE for part in given)
     return {
         **dict.fromkeys(_IMPORTS),
-        _SEARCHED: str(source) if ours else None,
+        _SEARCHED: str(SOURCE) if ours else None,
         "PYTHONNOUSERSITE": "1",
     }
 

@@ -1,15 +1,5 @@
-"""One seed, many independent streams, and every switch that makes torch repeat itself.
+"""Every switch that makes torch repeat itself, and the seeds of its generators."""
 
-Randomness is stateless: each draw is a function of the seed, a purpose and coordinates such as
-(epoch, index) or the step. Nothing has to be saved to resume, the number of loader processes
-cannot matter, and evaluation or logging cannot move training. JAX's keys are the same idea
-(JEP 263).
-
-The streams are `init`, `shuffle` (epoch), `augment` (epoch, index), `dropout` (step), `eval`
-(split, step) and `loader` (first step). A new purpose takes a name of its own.
-"""
-
-import hashlib
 import os
 import random
 from typing import Any
@@ -17,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...config import MAX_SEED, Determinism
+from ..config.base import Determinism
+from ..random.streams import check_seed, derive
 from ..shell import PORTABLE, flags, recorded
 
 
@@ -25,7 +16,7 @@ def set_seed(seed: int, determinism: Determinism | None = None) -> None:
     """Seed Python, NumPy and torch (CPU and every GPU) and set the determinism switches.
 
     `PYTHONHASHSEED` cannot be set from here: it acts only before the interpreter starts, which
-    the command line takes care of (`environment.py`).
+    the command line takes care of (`env.py`).
 
     Raises:
         ValueError: `seed` is not a whole number from 0 to `MAX_SEED`.
@@ -35,12 +26,6 @@ def set_seed(seed: int, determinism: Determinism | None = None) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)  # CPU and, lazily, every GPU
     set_determinism(determinism or Determinism())
-
-
-def check_seed(seed: int) -> None:
-    """Raise a `ValueError` unless `seed` is a whole number that all generators take."""
-    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed!r}")
 
 
 def set_determinism(determinism: Determinism) -> None:
@@ -93,41 +78,6 @@ def read_determinism() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment": variables,
     }
-
-
-def derive(seed: int, *path: str | int) -> int:
-    """A 63-bit key for the stream `path` of `seed`, such as `derive(0, "augment", epoch, index)`.
-
-    Hashed, not added: `seed + epoch + worker` gives the same key to different coordinates, and
-    torch's CPU generator keeps only the low 32 bits of what it is given.
-    """
-    text = ":".join(map(str, (seed, *path)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
-
-
-class SampleStreams:
-    """The generator of each sample in each epoch: counter-based, so it can start anywhere.
-
-    One generator is put at the start of each stream: a microsecond, where making one takes ten. So
-    draw what a sample needs before you ask for the next. Loader processes have copies of their own.
-
-    Philox 4x64-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._epoch = -1
-        self._bits = np.random.Philox(key=derive(seed, "augment"))
-        self._start = self._bits.state  # counter zero, nothing buffered
-        self._key = self._start["state"]["key"]  # two words: the epoch's key, and the index
-        self._rng = np.random.Generator(self._bits)
-
-    def __call__(self, epoch: int, index: int) -> np.random.Generator:
-        if epoch != self._epoch:
-            self._epoch, self._key[0] = epoch, derive(self._seed, "augment", epoch)
-        self._key[1] = index
-        self._bits.state = self._start
-        return self._rng
 
 
 def seed_stream(seed: int, *path: str | int) -> None:

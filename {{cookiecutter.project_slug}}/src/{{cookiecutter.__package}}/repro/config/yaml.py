@@ -61,3 +61,8 @@ for _tag, _pattern, _first in (
 _StrictLoader.add_constructor(
     "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
 )
+
+
+def write_yaml(tree: Any) -> str:
+    """Plain values as YAML, keys in their order."""
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -2,15 +2,25 @@
 
 import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.base import RunConfig
 from ..git import Checkout, read_checkout
 from ..run.manifest import is_under_git
 
 
 class CannotTellError(Exception):
     """The item cannot be inspected on this machine."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is inspected: the checkout at `root`, and the class of its configurations."""
+
+    root: Path
+    config_class: type[RunConfig]
 
 
 def settings(root: Path) -> dict[str, Any]:

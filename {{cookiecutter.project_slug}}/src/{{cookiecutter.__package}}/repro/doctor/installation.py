@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .common import CannotTellError, cuda_environment, requirements_table, settings
+from .common import CannotTellError, Checked, cuda_environment, requirements_table, settings
 
 
-def python_version(root: Path) -> str:
+def python_version(project: Checked) -> str:
     """The interpreter is of the release that `.python-version` names."""
+    root = project.root
     wanted = (root / ".python-version").read_text().strip()
     running = ".".join(map(str, sys.version_info[:3]))
     if f"{running}.".startswith(f"{wanted}."):
@@ -20,14 +21,16 @@ def python_version(root: Path) -> str:
     return f"the project asks for Python {wanted}, this is {running}; run make setup with PYTHON=…"
 
 
-def lock_fits(root: Path) -> str:
+def lock_fits(project: Checked) -> str:
     """The lock is what `environment/check.py` asserts: builds, indexes, hashes, dependencies."""
+    root = project.root
     return _first(_check(root))
 
 
-def installed_equals_lock(root: Path) -> str:
+def installed_equals_lock(project: Checked) -> str:
     """What is installed is what the lock has for one environment; beside it only what the lock
     names for others, such as the notebook's tools."""
+    root = project.root
     found = [_check(root, "--installed", name) for name in settings(root)["environments"]]
     if all(report["unread"] for report in found):
         raise CannotTellError(_first(found[0]))
@@ -50,8 +53,9 @@ def _first(report: dict[str, Any]) -> str:
     return f"{problems[0]}{more}" if problems else ""
 
 
-def cuda_documented(root: Path) -> str:
+def cuda_documented(project: Checked) -> str:
     """The CUDA line of the environment is the one that the README names."""
+    root = project.root
     cuda = cuda_environment(root).get("cuda")
     if not cuda:
         raise CannotTellError("this project has no CUDA environment")
@@ -61,8 +65,9 @@ def cuda_documented(root: Path) -> str:
     return ""
 
 
-def driver(root: Path) -> str:
+def driver(project: Checked) -> str:
     """The NVIDIA driver is at least the one that the environment's CUDA needs."""
+    root = project.root
     minimum = cuda_environment(root).get("min_driver")
     if not minimum:
         raise CannotTellError("this project has no CUDA environment")

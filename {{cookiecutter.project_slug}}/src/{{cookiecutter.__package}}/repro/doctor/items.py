@@ -8,32 +8,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import inspect_environment, inspect_repository
-from .common import CannotTellError
-from ..run.manifest import find_project_root
+from ..config.base import RunConfig
+from ..files import find_project_root
+from . import installation, repository
+from .common import CannotTellError, Checked
 
 CLEAN = "git tree is clean"
 HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot tell here"
 
-ITEMS: dict[str, Callable[[Path], str]] = {
-    "Python is the project's": inspect_environment.python_version,
-    "lock fits the project": inspect_environment.lock_fits,
-    "installed packages equal the lock": inspect_environment.installed_equals_lock,
-    "CUDA version is documented": inspect_environment.cuda_documented,
-    "driver is new enough": inspect_environment.driver,
-    "system dependencies are listed": inspect_repository.system_listed,
-    "hardware requirements are stated": inspect_repository.hardware_stated,
-    "deterministic algorithms are on": inspect_repository.deterministic,
-    "data loaders are seeded": inspect_repository.loaders_seeded,
-    "configs and seeds are in git": inspect_repository.seeds_committed,
-    "configuration keys are documented": inspect_repository.keys_documented,
-    "environment variables are documented": inspect_repository.variables_documented,
-    "expected results are documented": inspect_repository.expected_documented,
-    "known limits are listed": inspect_repository.limits_listed,
-    "README says what a stranger needs": inspect_repository.readme_sections,
-    "README's commands exist": inspect_repository.readme_commands,
-    "images are pinned by digest": inspect_repository.images_pinned,
-    CLEAN: inspect_repository.git_clean,
+ITEMS: dict[str, Callable[[Checked], str]] = {
+    "Python is the project's": installation.python_version,
+    "lock fits the project": installation.lock_fits,
+    "installed packages equal the lock": installation.installed_equals_lock,
+    "CUDA version is documented": installation.cuda_documented,
+    "driver is new enough": installation.driver,
+    "system dependencies are listed": repository.system_listed,
+    "hardware requirements are stated": repository.hardware_stated,
+    "deterministic algorithms are on": repository.deterministic,
+    "data loaders are seeded": repository.loaders_seeded,
+    "configs and seeds are in git": repository.seeds_committed,
+    "configuration keys are documented": repository.keys_documented,
+    "environment variables are documented": repository.variables_documented,
+    "expected results are documented": repository.expected_documented,
+    "known limits are listed": repository.limits_listed,
+    "README says what a stranger needs": repository.readme_sections,
+    "README's commands exist": repository.readme_commands,
+    "images are pinned by digest": repository.images_pinned,
+    "machinery is the template's": repository.machinery_unedited,
+    CLEAN: repository.git_clean,
 }
 """Each returns what is wrong and what to do about it, or nothing."""
 
@@ -47,13 +49,13 @@ class Finding:
     detail: str = ""
 
 
-def doctor(*, as_json: bool, uncommitted: bool = False) -> int:
+def doctor(config_class: type[RunConfig], *, as_json: bool, uncommitted: bool = False) -> int:
     """Print every item and its finding; 0 when none fails, else 1.
 
     What is about to be committed, such as an upgrade, cannot be a clean tree: `uncommitted`.
     """
     leave_out = {CLEAN} if uncommitted else set()
-    findings = [f for f in examine(find_project_root()) if f.item not in leave_out]
+    findings = [f for f in examine(find_project_root(), config_class) if f.item not in leave_out]
     failed = sum(finding.status == FAILS for finding in findings)
     if as_json:
         print(json.dumps({"ok": not failed, "items": [asdict(f) for f in findings]}))
@@ -65,11 +67,12 @@ def doctor(*, as_json: bool, uncommitted: bool = False) -> int:
     return 1 if failed else 0
 
 
-def examine(root: Path) -> Iterator[Finding]:
-    """Inspect the checkout at `root`."""
+def examine(root: Path, config_class: type[RunConfig]) -> Iterator[Finding]:
+    """Inspect the checkout at `root`, whose configurations are of `config_class`."""
+    checked = Checked(root, config_class)
     for item, inspect in ITEMS.items():
         try:
-            problem = inspect(root)
+            problem = inspect(checked)
         except CannotTellError as reason:
             yield Finding(item, UNKNOWN, str(reason))
         except Exception as error:  # a file can be damaged in any way; the list continues

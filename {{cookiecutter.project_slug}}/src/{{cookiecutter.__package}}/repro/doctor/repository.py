@@ -8,17 +8,21 @@ from pathlib import Path
 
 import yaml
 
-from ...config import Config, load_config, to_dict
-from ..proof.baseline import CONFIG, differing_keys, expected_path, readme_table, table
+from ..config.base import RunConfig, inert_keys
+from ..config.load import load_config, to_dict
+from ..files import PROJECT
 from ..git import git
-from .common import checkout, cuda_environment, readme_section, requirements_table
+from ..proof.baseline import CONFIG, differing_keys, expected_path, readme_table, table
+from ..run.manifest import SUMS, read_sums, sha256
+from .common import Checked, checkout, cuda_environment, readme_section, requirements_table
 
 KEPT = 3
 """Files that a finding names."""
 
 
-def system_listed(root: Path) -> str:
+def system_listed(project: Checked) -> str:
     """The README names the systems and the tools that must be there before `make setup`."""
+    root = project.root
     stated = requirements_table(root).get("System", "")
     missing = [tool for tool in ("git", "make") if not re.search(rf"\b{tool}\b", stated)]
     if missing:
@@ -26,17 +30,19 @@ def system_listed(root: Path) -> str:
     return ""
 
 
-def hardware_stated(root: Path) -> str:
+def hardware_stated(project: Checked) -> str:
     """The README says how much memory and disk are needed, and which GPU where one is used."""
+    root = project.root
     rows = requirements_table(root)
     wanted = ["Memory", "Disk", *(["GPU"] if cuda_environment(root) else [])]
     missing = [name for name in wanted if not re.search(r"\w", rows.get(name, ""))]
     return f"README.md, Requirements, lacks {', '.join(missing)}; add the rows" if missing else ""
 
 
-def deterministic(root: Path) -> str:
+def deterministic(project: Checked) -> str:
     """Every configuration asks for deterministic algorithms, and the code turns them on."""
-    for path, config in _configs(root):
+    root = project.root
+    for path, config in _configs(project):
         switches = config.determinism
         if not switches.deterministic_algorithms or switches.cudnn_benchmark:
             return f"{path.name} turns it off; set deterministic_algorithms, unset cudnn_benchmark"
@@ -54,8 +60,9 @@ def deterministic(root: Path) -> str:
     return ""
 
 
-def loaders_seeded(root: Path) -> str:
+def loaders_seeded(project: Checked) -> str:
     """Every DataLoader has a generator and a worker seed of its own."""
+    root = project.root
     for path, call in _calls(root):
         if ast.unparse(call.func).endswith("DataLoader"):
             given = {k.arg for k in call.keywords if ast.unparse(k.value) != "None"}
@@ -64,17 +71,19 @@ def loaders_seeded(root: Path) -> str:
     return ""
 
 
-def seeds_committed(root: Path) -> str:
+def seeds_committed(project: Checked) -> str:
     """Every configuration, and with it its seed, is under version control."""
-    names = [str(path.relative_to(root)) for path, _ in _configs(root)]
+    root = project.root
+    names = [str(path.relative_to(root)) for path, _ in _configs(project)]
     checkout(root)
     known = git(root, "ls-files", "-z", "--", *names).decode(errors="surrogateescape").split("\0")
     missing = sorted(set(names) - set(known))
     return f"not in git: {', '.join(missing)}; commit them" if missing else ""
 
 
-def keys_documented(root: Path) -> str:
+def keys_documented(project: Checked) -> str:
     """Every key of the configuration has its meaning written below it."""
+    root = project.root
     bare = []
     for path in sorted(root.glob("src/*/config.py")):
         for section in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -84,7 +93,8 @@ def keys_documented(root: Path) -> str:
 
 
 def _is_section(node: ast.ClassDef) -> bool:
-    return any(isinstance(base, ast.Name) and base.id == "Section" for base in node.bases)
+    bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    return bool(bases & {"Section", "RunConfig"})
 
 
 def _bare_fields(section: ast.ClassDef) -> Iterator[str]:
@@ -92,16 +102,15 @@ def _bare_fields(section: ast.ClassDef) -> Iterator[str]:
         if not isinstance(entry, ast.AnnAssign):
             continue
         documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        nested = ast.unparse(entry.annotation)[:1].isupper() and "Annotated" not in ast.unparse(
-            entry.annotation
-        )
         # A section within the configuration says at its own keys what it is about.
-        if not documented and not (section.name == "Config" and nested):
+        nested = re.fullmatch(r"[A-Z]\w*", ast.unparse(entry.annotation)) is not None
+        if not documented and not nested:
             yield ast.unparse(entry.target)
 
 
-def images_pinned(root: Path) -> str:
+def images_pinned(project: Checked) -> str:
     """Every image that is not built here is named by its digest."""
+    root = project.root
     text = (root / "Dockerfile").read_text(encoding="utf-8")
     stages = set(re.findall(r" AS ([\w-]+)$", text, re.MULTILINE))
     named = re.findall(r"^ARG \w*IMAGE\w*=(\S+)$", text, re.MULTILINE)
@@ -125,8 +134,9 @@ def _services(root: Path) -> dict[str, tuple[str, bool]]:
     return services
 
 
-def variables_documented(root: Path) -> str:
+def variables_documented(project: Checked) -> str:
     """Every environment variable that code, configurations or services read is explained."""
+    root = project.root
     sources = [*root.glob("configs/*.yaml"), *root.glob("compose*.yaml")]
     used = {
         name
@@ -153,8 +163,9 @@ def _variables_read(path: Path) -> Iterator[str]:
             yield name.value
 
 
-def expected_documented(root: Path) -> str:
+def expected_documented(project: Checked) -> str:
     """Seed, machine and metrics are on record, of this configuration, and in the README."""
+    root = project.root
     path = expected_path(root)
     expected = json.loads(path.read_text(encoding="utf-8"))
     again = "; run make expected"
@@ -163,7 +174,9 @@ def expected_documented(root: Path) -> str:
             return f"{path.name} has a run without its machine or metrics{again}"
     if not expected["runs"]:
         return f"{path.name} holds no run{again}"
-    changed = list(differing_keys(expected["config"], to_dict(load_config(root / CONFIG))))
+    now = to_dict(load_config(project.config_class, root / CONFIG))
+    inert = tuple(inert_keys(project.config_class))
+    changed = list(differing_keys(expected["config"], now, inert))
     if changed:
         return f"{path.name} is of another configuration ({'; '.join(changed)}){again}"
     if readme_table((root / "README.md").read_text(encoding="utf-8")) != table(expected):
@@ -171,22 +184,25 @@ def expected_documented(root: Path) -> str:
     return ""
 
 
-def limits_listed(root: Path) -> str:
+def limits_listed(project: Checked) -> str:
     """The README says what does not hold."""
+    root = project.root
     if not re.search(r"^- \w", readme_section(root, "Known limits"), re.MULTILINE):
         return "README.md lists no known limits; write the section, one line each"
     return ""
 
 
-def readme_sections(root: Path) -> str:
+def readme_sections(project: Checked) -> str:
     """The README leads a stranger from the requirements to a repeated run."""
+    root = project.root
     wanted = ("Requirements", "Setup", "Train", "Reproduce a run", "Expected results")
     missing = [title for title in wanted if not readme_section(root, title)]
     return f"README.md lacks the sections {', '.join(missing)}; write them" if missing else ""
 
 
-def readme_commands(root: Path) -> str:
+def readme_commands(project: Checked) -> str:
     """Every make target, subcommand and configuration that the README names is there."""
+    root = project.root
     text = (root / "README.md").read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"```(?:bash|sh)?\n(.*?)```", text, re.DOTALL))
     used = {
@@ -218,8 +234,29 @@ def _subcommands(root: Path) -> set[str]:
     }
 
 
-def git_clean(root: Path) -> str:
+def machinery_unedited(project: Checked) -> str:
+    """Every file of the template's is as it was made; upgrades would overwrite what is edited."""
+    sums = read_sums(project.root)
+    if not sums:
+        return f"{SUMS} is missing or damaged; restore it from git"
+    files = {
+        path.relative_to(project.root).as_posix(): path
+        for path in (project.root / "src" / PROJECT / "repro").rglob("*.py")
+    }
+    files |= {name: project.root / name for name in sums if (project.root / name).is_file()}
+    edited = sorted(
+        name
+        for name in files.keys() | sums.keys()
+        if name not in files or sha256(files[name].read_bytes()) != sums.get(name)
+    )
+    more = f" and {len(edited) - KEPT} more" if len(edited) > KEPT else ""
+    named = f"{', '.join(edited[:KEPT])}{more}"
+    return f"edited: {named}; move the change into a file of yours" if edited else ""
+
+
+def git_clean(project: Checked) -> str:
     """Nothing differs from the commit that a run will name."""
+    root = project.root
     found = checkout(root)
     changed = found.names()
     if found.commit is None:
@@ -240,5 +277,6 @@ def _calls(root: Path) -> Iterator[tuple[Path, ast.Call]]:
                 yield path, node
 
 
-def _configs(root: Path) -> list[tuple[Path, Config]]:
-    return [(path, load_config(path)) for path in sorted(root.glob("configs/*.yaml"))]
+def _configs(project: Checked) -> list[tuple[Path, RunConfig]]:
+    paths = sorted(project.root.glob("configs/*.yaml"))
+    return [(path, load_config(project.config_class, path)) for path in paths]

@@ -10,17 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config import INERT_KEYS, flatten
-from ..run.manifest import read_manifest
-from ..run.logs import (
-    METRICS,
-    STEPS,
-    WEIGHTS,
-    Step,
-    read_metrics,
-    read_steps,
-    weights_file_sha256,
-)
+from ..config.base import is_inert
+from ..config.load import flatten
+from ..files import METRICS, STEPS, WEIGHTS
+from ..run.logs import Step, read_metrics, read_steps
+from ..run.manifest import read_manifest, sha256
 
 KNOWN_CAUSES = (
     "threads that add in the order in which they finish: more than one thread, or code that starts"
@@ -34,6 +28,8 @@ KNOWN_CAUSES = (
     "memory that was read before it was written: determinism.fill_uninitialized_memory shows it",
 )
 """What makes runs differ whose records agree."""
+
+LAYERS = ("seed", "code", "config", "data", "environment", "hardware", "determinism")
 
 FEW_PACKAGES = 3
 """More than these are told in one line; `--json` has them all."""
@@ -79,8 +75,8 @@ class Comparison:
         return self.divergence is None and not self.incomplete
 
 
-def compare_runs(run_a: Path, run_b: Path) -> Comparison:
-    """Compare two run directories bit for bit.
+def compare_runs(run_a: Path, run_b: Path, inert: tuple[str, ...] = ()) -> Comparison:
+    """Compare two run directories bit for bit; keys of the configuration in `inert` do not count.
 
     Raises:
         ValueError: one of them is not a run directory, or its files are damaged.
@@ -92,7 +88,7 @@ def compare_runs(run_a: Path, run_b: Path) -> Comparison:
     return Comparison(
         first_divergence(steps_a, steps_b) or _later_divergence(runs, weights_a, weights_b),
         [run_dir for run_dir, manifest in runs if not manifest["results"].get("completed")],
-        list(causes(a, b)),
+        list(causes(a, b, inert)),
     )
 
 
@@ -106,9 +102,10 @@ def _later_divergence(
     (run_a, a), (run_b, b) = runs
     tables = (read_metrics(run_dir / METRICS) for run_dir in (run_a, run_b))
     for row_a, row_b in zip(*tables, strict=False):
-        for column in row_a:
-            if row_a[column] != row_b.get(column):
-                return Divergence(int(row_a["step"]), column, row_a[column], row_b.get(column))
+        for column in dict.fromkeys([*row_a, *row_b]):
+            if row_a.get(column) != row_b.get(column):
+                values = row_a.get(column), row_b.get(column)
+                return Divergence(int(row_a["step"]), column, *values)
     if not (a["results"]["completed"] and b["results"]["completed"]):
         return None
     num_steps = a["results"]["num_steps"]
@@ -125,10 +122,36 @@ def _later_divergence(
 
 
 def _weights(run_dir: Path, manifest: Mapping[str, Any]) -> str | None:
+    """A digest of the tensors: older versions of the format or its writer make other files."""
     recorded = manifest["results"].get("weights_sha256")
-    if recorded and weights_file_sha256(run_dir / WEIGHTS) != recorded:
+    if not recorded:
+        return None
+    content, tensors = read_weights(run_dir / WEIGHTS)
+    if recorded not in (sha256(content), tensors):  # before schema 4 it was of the tensors
         raise ValueError(f"{run_dir / WEIGHTS} does not hold the weights that the manifest names")
-    return recorded
+    return tensors
+
+
+def read_weights(path: Path) -> tuple[bytes, str]:
+    """A safetensors file, and the sha256 of its tensors' bytes in the order of their names.
+
+    The format (https://huggingface.co/docs/safetensors): length of the header, header, bytes.
+
+    Raises:
+        ValueError: the file is missing or not safetensors.
+    """
+    try:
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        header.pop("__metadata__", None)
+        total = hashlib.sha256()
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            total.update(content[8 + length + begin : 8 + length + end])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+    return content, total.hexdigest()
 
 
 def _steps(run_dir: Path, manifest: Mapping[str, Any]) -> list[Step]:
@@ -145,8 +168,9 @@ def _steps(run_dir: Path, manifest: Mapping[str, Any]) -> list[Step]:
 def first_divergence(a: list[Step], b: list[Step]) -> Divergence | None:
     """The first difference between two step logs; a shorter log differs where it ends."""
     for step_a, step_b in zip(a, b, strict=False):
-        for quantity in ("epoch", "loss", "grad_norm"):
-            value_a, value_b = getattr(step_a, quantity), getattr(step_b, quantity)
+        facts_a, facts_b = ({"epoch": s.epoch, **s.numbers} for s in (step_a, step_b))
+        for quantity in dict.fromkeys([*facts_a, *facts_b]):
+            value_a, value_b = facts_a.get(quantity), facts_b.get(quantity)
             # As text, so that two NaNs are equal and 0.0 is not -0.0.
             if repr(value_a) != repr(value_b):
                 return Divergence(step_a.step, quantity, value_a, value_b)
@@ -155,24 +179,18 @@ def first_divergence(a: list[Step], b: list[Step]) -> Divergence | None:
     return None
 
 
-def causes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Cause]:
+def causes(
+    a: Mapping[str, Any], b: Mapping[str, Any], inert: tuple[str, ...] = ()
+) -> Iterator[Cause]:
     """Every recorded fact that differs, layer by layer; what cannot matter is left out."""
-    for layer, manifest_key in (
-        ("seed", "seed"),
-        ("code", "code"),
-        ("config", "config"),
-        ("data", "data"),
-        ("environment", "environment"),
-        ("hardware", "hardware"),
-        ("determinism", "determinism"),
-    ):
-        facts_a, facts_b = (_flat(manifest[manifest_key], manifest_key) for manifest in (a, b))
+    for layer in LAYERS:
+        facts_a, facts_b = (_flat(manifest[layer], layer) for manifest in (a, b))
         # An upgrade of the template comes before the files that it changed.
         names = sorted(facts_a.keys() | facts_b.keys(), key=lambda key: (key != "template", key))
         for key in names:
             # The seed is a layer of its own.
-            inert = layer == "config" and (key == "seed" or key.startswith(INERT_KEYS))
-            if not inert and facts_a.get(key) != facts_b.get(key):
+            left_out = layer == "config" and (key == "seed" or is_inert(key, inert))
+            if not left_out and facts_a.get(key) != facts_b.get(key):
                 yield Cause(layer, key, facts_a.get(key), facts_b.get(key))
     for name, manifest in (("A", a), ("B", b)):
         yield from _resumed_elsewhere(name, manifest)
@@ -189,9 +207,9 @@ def _resumed_elsewhere(name: str, manifest: Mapping[str, Any]) -> Iterator[Cause
                     yield Cause(layer, where, before.get(key), now[key])
 
 
-def compare(run_a: Path, run_b: Path, *, as_json: bool) -> int:
+def compare(run_a: Path, run_b: Path, *, inert: tuple[str, ...], as_json: bool) -> int:
     """Print the comparison of two runs; 0 when they are the same, 1 when they differ."""
-    result = compare_runs(run_a, run_b)
+    result = compare_runs(run_a, run_b, inert)
     if as_json:
         divergence = result.divergence
         summary = {

@@ -7,13 +7,14 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..files import MANIFEST
+from ..run.manifest import read_manifest
 from .compare import Comparison, compare_runs
-from ..run.manifest import MANIFEST, read_manifest
 
 SAME, DIFFERENT = 0, 1
 
 
-def machines(folder: Path) -> int:
+def machines(folder: Path, inert: tuple[str, ...] = ()) -> int:
     """Print a Markdown table of every pair of runs in `folder/<machine>/…`.
 
     Returns 1 if two runs differ although nothing that was recorded of them does: that is a fault of
@@ -36,7 +37,7 @@ def machines(folder: Path) -> int:
     print("|---|---|---|")
     unexplained = False
     for (name_a, run_a), (name_b, run_b) in itertools.combinations(runs.items(), 2):
-        result = compare_runs(run_a, run_b)
+        result = compare_runs(run_a, run_b, inert)
         unexplained |= not result.identical and not result.causes
         print(_row(f"{name_a}, {name_b}", _verdict(result), _differences(result)))
     return DIFFERENT if unexplained else SAME

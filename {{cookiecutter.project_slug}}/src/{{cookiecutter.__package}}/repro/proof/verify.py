@@ -1,4 +1,4 @@
-"""Execute a run again, or random stretches of it, in fresh processes and compare every bit."""
+"""Execute a run again, or random segments of it, in fresh processes and compare every bit."""
 
 import json
 import random
@@ -10,19 +10,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
-from ...config import config_from_dict, config_sha256, flatten, load_config, to_yaml
+from ..config.base import RunConfig, inert_keys
+from ..config.load import config_from_dict, config_sha256, flatten, load_config, to_yaml
 from ..entry import for_children
+from ..files import (
+    CHECKPOINTS,
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    PROJECT,
+    STEPS,
+    checkpoint_path,
+    checkpoint_step,
+    find_project_root,
+    list_checkpoints,
+)
 from ..git import git
-from ..run.manifest import find_project_root, is_under_git, read_manifest
-from ..run.logs import METRICS, STEPS, Step, logs_until, read_steps
+from ..run.logs import Step, logs_until, read_steps
+from ..run.manifest import is_under_git, read_manifest
+from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
 from .html import write_html
 
 IDENTICAL, DIFFERS, BAD_INPUT = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """Steps `start + 1` to `end` of a run, executed again."""
 
     start: int
@@ -33,32 +46,36 @@ class Stretch:
     repeated: list[Step]
 
 
-def verify(run_dir: Path, *, num_segments: int | None = None, seed: int = 0) -> int:
+def verify(
+    run_dir: Path, config_class: type[RunConfig], *, num_segments: int | None = None, seed: int = 0
+) -> int:
     """Print whether `run_dir` gives the same bits again, and write `verify.json` and `verify.html`.
 
-    The whole run, or `num_segments` of the stretches between consecutive checkpoints, chosen by
+    The whole run, or `num_segments` of the segments between consecutive checkpoints, chosen by
     `seed`; that costs the same however long the run was (Jia et al., "Proof-of-Learning", IEEE
     S&P 2021). Returns 0 if everything is equal, else 1.
 
     Raises:
         ValueError: the run is damaged or not complete, or could not be executed.
     """
-    manifest = _checked_manifest(run_dir, whole=num_segments is None)
+    manifest = _checked_manifest(run_dir, config_class, whole=num_segments is None)
+    inert = tuple(inert_keys(config_class))
     if missing := _missing_commit(manifest):
         print(f"warning: {missing}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
         if num_segments is None:
-            stretches, found = _whole(run_dir, manifest, Path(scratch))
+            segments, found = _whole(run_dir, manifest, Path(scratch), inert)
         else:
-            stretches, found = _segments(run_dir, manifest, Path(scratch), num_segments, seed)
-    identical = all(stretch.identical for stretch in stretches)
-    for stretch in stretches:
-        verdict = "equal" if stretch.identical else "DIFFERENT"
-        print(f"steps {stretch.start + 1:>8} to {stretch.end:>8}  {verdict}")
-    divergence = next((s.divergence for s in stretches if s.divergence), None)
+            how = {"num_segments": num_segments, "seed": seed, "inert": inert}
+            segments, found = _segments(run_dir, manifest, Path(scratch), **how)
+    identical = all(segment.identical for segment in segments)
+    for segment in segments:
+        verdict = "equal" if segment.identical else "DIFFERENT"
+        print(f"steps {segment.start + 1:>8} to {segment.end:>8}  {verdict}")
+    divergence = next((s.divergence for s in segments if s.divergence), None)
     print("\n".join(explain(divergence, found, identical=identical)))
     try:
-        _write(run_dir, manifest, stretches, divergence, found, identical=identical)
+        _write(run_dir, manifest, segments, divergence, found, identical=identical)
     except Exception as error:  # the verdict is final; no page about it changes that
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(f"warning: the report could not be written: {reason}", file=sys.stderr)
@@ -66,15 +83,18 @@ def verify(run_dir: Path, *, num_segments: int | None = None, seed: int = 0) -> 
     return IDENTICAL if identical else DIFFERS
 
 
-def _checked_manifest(run_dir: Path, *, whole: bool) -> dict[str, Any]:
+def _checked_manifest(
+    run_dir: Path, config_class: type[RunConfig], *, whole: bool
+) -> dict[str, Any]:
     manifest = read_manifest(run_dir)
     results = manifest["results"]
     if whole and not results.get("completed"):
         raise ValueError(f"{run_dir} is not complete; finish it with train --resume {run_dir}")
     if config_sha256(manifest["config"]) != manifest["config_sha256"]:
         raise ValueError(f"{run_dir}: the config in the manifest is not the one it was made with")
-    if load_config(run_dir / "config.yaml") != config_from_dict(manifest["config"]):
-        raise ValueError(f"{run_dir / 'config.yaml'} is not the config that the manifest names")
+    named = config_from_dict(config_class, manifest["config"])
+    if load_config(config_class, run_dir / CONFIG) != named:
+        raise ValueError(f"{run_dir / CONFIG} is not the config that the manifest names")
     changed = [r["step"] for r in manifest.get("resumes") or [] if r.get("changes")]
     if changed:
         raise ValueError(
@@ -102,26 +122,26 @@ def _missing_commit(manifest: dict[str, Any]) -> str:
 
 
 def _whole(
-    run_dir: Path, manifest: dict[str, Any], scratch: Path
-) -> tuple[list[Stretch], list[Cause]]:
-    config, again = scratch / "config.yaml", scratch / "run"
-    config.write_text(to_yaml(config_from_dict(manifest["config"])), encoding="utf-8")
+    run_dir: Path, manifest: dict[str, Any], scratch: Path, inert: tuple[str, ...]
+) -> tuple[list[Segment], list[Cause]]:
+    config, again = scratch / CONFIG, scratch / "run"
+    config.write_text(to_yaml(manifest["config"]), encoding="utf-8")
     print(f"executing again: {run_dir}", flush=True)
     _execute("--config", config, "--run-dir", again)
-    result = compare_runs(run_dir, again)
+    result = compare_runs(run_dir, again, inert)
     print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
     recorded, repeated = read_steps(run_dir / STEPS), read_steps(again / STEPS)
     end = manifest["results"]["num_steps"]
     divergence = result.divergence or _state_divergence(run_dir, again, end)
     equal = result.identical and divergence is None
-    return [Stretch(0, end, equal, divergence, recorded, repeated)], result.causes
+    return [Segment(0, end, equal, divergence, recorded, repeated)], result.causes
 
 
 def _state_divergence(run_dir: Path, again: Path, step: int) -> Divergence | None:
     """Whether the last checkpoints hold the same state: the optimizer is in no other file."""
-    from ..run.checkpoint import checkpoint_digest, checkpoint_path
+    from ..run.checkpoint import checkpoint_digest
 
-    paths = [checkpoint_path(folder / "checkpoints", step) for folder in (run_dir, again)]
+    paths = [checkpoint_path(folder / CHECKPOINTS, step) for folder in (run_dir, again)]
     if not all(path.exists() for path in paths):
         return None  # a run may be handed on without its checkpoints
     digests = [checkpoint_digest(path) for path in paths]
@@ -129,28 +149,34 @@ def _state_divergence(run_dir: Path, again: Path, step: int) -> Divergence | Non
 
 
 def _segments(
-    run_dir: Path, manifest: dict[str, Any], scratch: Path, num_segments: int, seed: int
-) -> tuple[list[Stretch], list[Cause]]:
-    # Imported here: a whole verification leaves torch to the process that trains.
-    import torch
-
-    from ..run.checkpoint import checkpoint_digest, checkpoint_path, list_checkpoints, load_checkpoint
+    run_dir: Path,
+    manifest: dict[str, Any],
+    scratch: Path,
+    *,
+    num_segments: int,
+    seed: int,
+    inert: tuple[str, ...],
+) -> tuple[list[Segment], list[Cause]]:
+    # Imported here: a whole verification leaves the framework to the process that trains.
+    from ..backend.state import from_file
+    from ..run.checkpoint import checkpoint_digest
 
     if num_segments < 1:
         raise ValueError(f"--segments must be at least 1, got {num_segments}")
-    folder = run_dir / "checkpoints"
-    steps = [int(path.stem.removeprefix("step-")) for path in list_checkpoints(folder)]
-    every = manifest["config"]["training"]["checkpoint_every"]
+    folder = run_dir / CHECKPOINTS
+    steps = [checkpoint_step(path) for path in list_checkpoints(folder)]
+    config = flatten(manifest["config"])
+    every = config.get("record.checkpoint_every") or config["training.checkpoint_every"]
     pairs = list(zip([0, *steps], steps, strict=False))
     pairs = [(start, end) for start, end in pairs if end - start <= every]
     if not pairs:
         raise ValueError(
             f"{run_dir} kept no two consecutive checkpoints; train with a larger "
-            "training.keep_checkpoints to verify by segments"
+            "record.keep_checkpoints to verify by segments"
         )
     chosen = sorted(random.Random(seed).sample(pairs, min(num_segments, len(pairs))))
     covered, total = sum(end - start for start, end in chosen), manifest["results"]["num_steps"]
-    last = load_checkpoint(checkpoint_path(folder, steps[-1]), torch.device("cpu"))
+    last = from_file(checkpoint_path(folder, steps[-1]))
     logs_until(run_dir, steps[-1], last["logs"])  # an edited log is no record
     recorded = read_steps(run_dir / STEPS, partial=True)
     print(
@@ -158,7 +184,7 @@ def _segments(
         f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again",
         flush=True,
     )
-    stretches, found = [], []
+    segments, found = [], []
     for start, end in chosen:
         again = _prepare(run_dir, scratch / f"{start}-{end}", start)
         _execute("--resume", again, "--allow-changes", "--stop-at", end)
@@ -168,24 +194,24 @@ def _segments(
             checkpoint_digest(checkpoint_path(f, end)) for f in (folder, again / folder.name)
         ]
         equal = divergence is None and digests[0] == digests[1]
-        stretches.append(Stretch(start, end, equal, divergence, ours, theirs))
-        found = list(causes(manifest, read_manifest(again)))
-    return stretches, found
+        segments.append(Segment(start, end, equal, divergence, ours, theirs))
+        found = list(causes(manifest, read_manifest(again), inert))
+    return segments, found
 
 
 def _prepare(run_dir: Path, again: Path, start: int) -> Path:
     """A run directory that stands where `run_dir` stood after step `start`."""
     again.mkdir()
-    for name in ("manifest.json", "config.yaml", STEPS, METRICS):
+    for name in (MANIFEST, CONFIG, STEPS, METRICS):
         shutil.copy(run_dir / name, again)
     if start:
-        (again / "checkpoints").mkdir()
-        shutil.copy(run_dir / "checkpoints" / f"step-{start:08d}.pt", again / "checkpoints")
+        (again / CHECKPOINTS).mkdir()
+        shutil.copy(checkpoint_path(run_dir / CHECKPOINTS, start), again / CHECKPOINTS)
     return again
 
 
 def _execute(*arguments: object) -> None:
-    command = [sys.executable, "-m", __package__, "train", *map(str, arguments)]
+    command = [sys.executable, "-m", PROJECT, "train", *map(str, arguments)]
     # A verification is not an experiment: it is not tracked anywhere.
     done = subprocess.run(
         [*command, "tracking.mlflow_uri="], env=for_children(), stdout=subprocess.DEVNULL
@@ -199,7 +225,7 @@ def _execute(*arguments: object) -> None:
 def _write(
     run_dir: Path,
     manifest: dict[str, Any],
-    stretches: list[Stretch],
+    segments: list[Segment],
     divergence: Divergence | None,
     found: list[Cause],
     *,
@@ -209,7 +235,7 @@ def _write(
         "identical": identical,
         "first_divergence": divergence.to_json() if divergence else None,
         "causes": [asdict(cause) for cause in found],
-        "segments": [{"start": s.start, "end": s.end, "identical": s.identical} for s in stretches],
+        "segments": [{"start": s.start, "end": s.end, "identical": s.identical} for s in segments],
     }
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     (run_dir / "verify.json").write_text(text + "\n", encoding="utf-8")
@@ -218,8 +244,8 @@ def _write(
         title=manifest["run_id"],
         verdict="IDENTICAL" if identical else "DIFFERENT",
         curves={
-            "recorded": [(s.step, s.loss) for stretch in stretches for s in stretch.recorded],
-            "executed again": [(s.step, s.loss) for stretch in stretches for s in stretch.repeated],
+            "recorded": [point for segment in segments for point in _curve(segment.recorded)],
+            "executed again": [p for segment in segments for p in _curve(segment.repeated)],
         },
         facts={
             "code.commit": flatten(manifest).get("code.commit"),
@@ -229,3 +255,8 @@ def _write(
         },
         differences=[(f"{c.layer}: {c.key}", c.a, c.b) for c in found],
     )
+
+
+def _curve(steps: list[Step]) -> list[tuple[int, float]]:
+    """The first number that was logged, over the steps."""
+    return [(step.step, next(iter(step.numbers.values()))) for step in steps if step.numbers]

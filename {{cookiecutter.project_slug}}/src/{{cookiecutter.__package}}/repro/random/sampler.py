@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..backend.seeding import derive
+from .streams import derive
 
 _ROUNDS = 8
 _CHUNK = 4096  # positions computed at once: enough to hide NumPy's cost a call, 32 kB
@@ -54,16 +54,18 @@ class Permutation:
 
 
 class BatchSampler:
-    """Batches of `(epoch, index)` from optimizer step `start` to the end of the last epoch.
+    """Batches of `(epoch, index)` from optimizer step `start` to the last one.
 
     The epoch travels with the index, so that whoever fetches the sample can key its randomness by
     both. An epoch's incomplete last batch is dropped; which samples those are changes by epoch.
+    With `accumulate`, each step's batch comes in that many parts of equal size.
 
-    Of `world_size` ranks, each yields its own slice of every batch: `batch_size` counts the samples
-    of all, the ranks' slices in their order are the batch that a single process would yield.
+    Of `world_size` ranks, each yields its own slice of every part: `batch_size` counts the samples
+    of all, the ranks' slices in their order are what a single process would yield.
 
     Raises:
-        ValueError: a batch that the data or the ranks cannot fill.
+        ValueError: a batch that the data, the parts or the ranks cannot fill; not one of
+            `num_epochs` and `num_steps`.
     """
 
     def __init__(
@@ -72,33 +74,39 @@ class BatchSampler:
         batch_size: int,
         *,
         seed: int,
-        num_epochs: int,
+        num_epochs: int | None = None,
+        num_steps: int | None = None,
         start: int = 0,
+        accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size > num_samples:
+        if not 1 <= batch_size <= num_samples:
             raise ValueError(
-                f"training.global_batch_size must be at most {num_samples}, the number of "
+                f"global_batch_size must be at least 1 and at most {num_samples}, the number of "
                 f"training samples; got {batch_size}"
             )
-        if batch_size % world_size:
+        if accumulate < 1 or batch_size % (accumulate * world_size):
             raise ValueError(
-                "training.global_batch_size must be a multiple of the number of ranks, "
-                f"{world_size}; got {batch_size}"
+                "global_batch_size must be a multiple of accumulate times the number of ranks, "
+                f"{accumulate} x {world_size}; got {batch_size}"
             )
+        if (num_epochs is None) == (num_steps is None):
+            raise ValueError("a training has either num_epochs or num_steps; give one of them")
         assert 0 <= rank < world_size, (rank, world_size)
         self.num_samples = num_samples
         self.batch_size = batch_size
-        share = batch_size // world_size
-        self.shard = slice(rank * share, (rank + 1) * share)
+        self.accumulate = accumulate
+        share = batch_size // accumulate // world_size
+        parts = range(rank * share, batch_size, share * world_size)
+        self.shards = [slice(begin, begin + share) for begin in parts]
         self.seed = seed
         self.start = start
         self.steps_per_epoch = num_samples // batch_size
-        self.num_steps = self.steps_per_epoch * num_epochs
+        self.num_steps = num_steps if num_epochs is None else self.steps_per_epoch * num_epochs
 
     def __len__(self) -> int:
-        return self.num_steps - self.start
+        return (self.num_steps - self.start) * self.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         step = self.start
@@ -106,7 +114,10 @@ class BatchSampler:
             epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
             order = Permutation(self.num_samples, derive(self.seed, "shuffle", epoch))
             for batch in self._batches(order, step_in_epoch):
-                yield [(epoch, index) for index in batch[self.shard]]
+                if step == self.num_steps:
+                    return
+                for shard in self.shards:
+                    yield [(epoch, index) for index in batch[shard]]
                 step += 1
 
     def _batches(self, order: Permutation, first: int) -> Iterator[list[int]]:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..env import read_cpu
+from ..files import MANIFEST, PACKAGE, PROJECT, write_whole
 from ..git import find_repository, git, read_checkout
 from ..redact import without_secrets
 
-SCHEMA = 3
-MANIFEST = "manifest.json"
+SCHEMA = 4
 ANSWERS = ".template.json"
 """What the project was generated from: the template's version and the answers."""
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -32,15 +32,18 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "seed": (),
     "config": ("*",),
     "config_sha256": (),
-    "code": ("commit", "dirty", "diff_sha256", "files", "template"),
-    "data": ("name", "num_samples", "sha256", "files", "splits"),
+    "code": ("commit", "dirty", "diff_sha256", "files", "machinery", "template"),
+    "data": ("name", "num_samples", "sha256", "*"),
     "environment": ("python", "platform", "packages", "lock_sha256"),
     "hardware": ("cpu", "isa", "num_cores", "gpus", "driver", "cuda", "cudnn"),
     "determinism": ("*",),
     "results": ("metrics", "best", "weights_sha256", "logs", "num_steps", "completed"),
 }
-"""Every field and what it holds; `*`: anything. A run that was resumed has `resumes` as well."""
+"""Every field and what it holds; `*`: anything else. A run that was resumed has `resumes` too."""
 
+MACHINERY = PACKAGE / "repro"
+SUMS = "repro.sum"
+"""Lists every file of the template's with its sha256, as it was when it was made."""
 _INSTRUCTION_SETS = (
     *("amx_tile", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx512f"),
     *("avx_vnni", "avx2", "fma", "avx", "sse4_2", "sve", "asimd"),
@@ -50,13 +53,7 @@ _INSTRUCTION_SETS = (
 
 def write_manifest(run_dir: Path, manifest: Mapping[str, Any]) -> None:
     """Write `manifest.json` whole or not at all."""
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    partial = run_dir / f"{MANIFEST}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(run_dir / MANIFEST)
+    write_whole(run_dir / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_manifest(run_dir: Path) -> dict[str, Any]:
@@ -73,8 +70,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{run_dir} is not a run directory: it has no {MANIFEST}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if isinstance(manifest, dict) and manifest.get("schema") == 2:
-        _from_schema_2(manifest)
+    if isinstance(manifest, dict) and manifest.get("schema") in (2, 3):
+        _from_older(manifest)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
         raise ValueError(f"{path} has schema {found!r}, expected {SCHEMA}")
@@ -82,24 +79,26 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     for section, names in FIELDS.items():
         if names and not isinstance(manifest[section], dict):
             raise ValueError(f"{path}: the field {section} must be an object")
-        if names and names != ("*",):
+        if names:
             _check_fields(path, manifest[section], names, prefix=f"{section}.")
     logs, resumes = manifest["results"]["logs"], manifest.get("resumes", [])
     if not isinstance(logs, dict | None) or not isinstance(resumes, list):
         raise ValueError(f"{path}: results.logs must be an object or null, resumes a list")
     if not all(isinstance(each, dict) and type(each.get("step")) is int for each in resumes):
         raise ValueError(f"{path}: each of resumes must be an object with its step")
-    if manifest["project"] != __package__:
+    if manifest["project"] != PROJECT:
         project = manifest["project"]
-        raise ValueError(f"{run_dir} is a run of project {project!r}, this is {__package__!r}")
+        raise ValueError(f"{run_dir} is a run of project {project!r}, this is {PROJECT!r}")
     return manifest
 
 
-def _from_schema_2(manifest: dict[str, Any]) -> None:
-    """Runs from before version 0.2.0 of the template did not record it."""
+def _from_older(manifest: dict[str, Any]) -> None:
+    """Runs from before version 0.2.0 of the template do not name it, and those from before 0.3.0
+    list the machinery's files beside the task's."""
     manifest["schema"] = SCHEMA
     if isinstance(manifest.get("code"), dict):
         manifest["code"].setdefault("template", None)
+        manifest["code"].setdefault("machinery", None)
 
 
 def _check_fields(
@@ -110,18 +109,12 @@ def _check_fields(
     also: tuple[str, ...] = (),
     prefix: str = "",
 ) -> None:
-    if missing := sorted(set(wanted) - set(found)):
+    if missing := sorted(set(wanted) - {"*"} - set(found)):
         raise ValueError(f"{path} lacks the fields {', '.join(prefix + name for name in missing)}")
+    if "*" in wanted:
+        return
     if unknown := sorted(set(found) - set(wanted) - set(also)):
         raise ValueError(f"{path} has unknown fields: {', '.join(prefix + n for n in unknown)}")
-
-
-def find_project_root() -> Path:
-    """The checkout: the folder with `pyproject.toml` above this file, or else the working one."""
-    for folder in Path(__file__).resolve().parents:
-        if (folder / "pyproject.toml").is_file():
-            return folder
-    return Path.cwd()
 
 
 def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any]:
@@ -134,7 +127,8 @@ def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any
     """
     return {
         **_describe_commit(root, leave_out),
-        "files": _source_files(root),
+        "files": _task_files(root),
+        "machinery": describe_machinery(root),
         "template": _template_version(root),
     }
 
@@ -171,18 +165,45 @@ def _template_version(root: Path) -> str | None:
         return None  # somebody else's project by now
 
 
-def _source_files(root: Path) -> dict[str, str]:
-    """sha256 of each file that trains, by its path in the checkout; sub-packages count."""
-    package = Path(__file__).parent
-    sources = {
-        f"src/{__package__}/{path.relative_to(package).as_posix()}": path
-        for path in package.rglob("*.py")
-    }
+def _task_files(root: Path) -> dict[str, str]:
+    """sha256 of each file of the task, by its path in the checkout; sub-packages count."""
+    inside = {path for path in PACKAGE.rglob("*.py") if MACHINERY not in path.parents}
+    sources = {f"src/{PROJECT}/{path.relative_to(PACKAGE).as_posix()}": path for path in inside}
     sources |= {"train.py": root / "train.py"} if (root / "train.py").is_file() else {}
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in sorted(sources.items())
+    return {name: sha256(path.read_bytes()) for name, path in sorted(sources.items())}
+
+
+def describe_machinery(root: Path) -> dict[str, Any]:
+    """One digest of the machinery's files, and the names of those that were edited."""
+    files = {
+        path.relative_to(MACHINERY).as_posix(): sha256(path.read_bytes())
+        for path in sorted(MACHINERY.rglob("*.py"))
     }
+    text = "".join(f"{digest}  {name}\n" for name, digest in files.items())
+    prefix = f"src/{PROJECT}/{MACHINERY.name}/"
+    sums = read_sums(root)
+    made = {n.removeprefix(prefix): d for n, d in sums.items() if n.startswith(prefix)}
+    names = sorted(files.keys() | made.keys())
+    edited = [name for name in names if files.get(name) != made.get(name)]
+    return {
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "edited": edited if made else None,
+    }
+
+
+def read_sums(root: Path) -> dict[str, str]:
+    """sha256 of each file of the template's by its path, as `repro.sum` has them; `sha256sum
+    --check repro.sum` compares them too."""
+    try:
+        lines = (root / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def sha256(content: bytes) -> str:
+    """The digest as it is written in records."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def describe_environment(root: Path) -> dict[str, Any]:

@@ -13,17 +13,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..config.load import flatten
+from ..env import resolve_text
+from ..files import CONFIG, CURVES, MANIFEST, METRICS, PROJECT, STEPS, WEIGHTS
 from ..proof.compare import compare_runs
-from ...config import config_from_dict, flatten
-from ..env import resolve
-from ..run.manifest import MANIFEST, read_manifest
-from ..run.logs import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
 from ..redact import without_secrets
+from ..run.logs import read_metrics, to_float
+from ..run.manifest import read_manifest
 from .tracker import ENDINGS, FAILED, check_address
 
 _log = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
 RECORD = (MANIFEST, CONFIG, METRICS, STEPS, CURVES)
 """What is sent of a finished run, beside the model."""
 MODEL = (WEIGHTS, MANIFEST, CONFIG)
@@ -112,7 +112,7 @@ class RemoteRun:
         found = self._client.search_runs([experiment], ours)
         if found:
             run = found[0]
-            history = self._client.get_metric_history(run.info.run_id, "train_loss")
+            history = self._client.get_metric_history(run.info.run_id, "epoch")
             self._sent = len({metric.step for metric in history})
         else:
             tags = {**known, **_facts(manifest)}
@@ -155,9 +155,9 @@ class RemoteRun:
         while self._sent < len(rows):
             end = min(self._sent + MAX_ROWS, len(rows))
             metrics = [
-                Metric(column, float(rows[i][column]), self._times[i], int(rows[i]["step"]))
+                Metric(column, to_float(text), self._times[i], int(rows[i]["step"]))
                 for i in range(self._sent, end)
-                for column in COLUMNS
+                for column, text in rows[i].items()
                 if column != "step"
             ]
             self._client.log_batch(self._id, metrics=metrics)
@@ -266,7 +266,7 @@ def follow(run_dir: Path, trainer: int) -> int:
                 _log.warning(
                     "MLflow at %s lacks a part of this run; send it when the server is back: "
                     "python -m %s track %s",
-                    *(without_secrets(uri), __package__, run_dir),
+                    *(without_secrets(uri), PROJECT, run_dir),
                 )
                 return 1
             time.sleep(RETRY_SECONDS)
@@ -274,9 +274,9 @@ def follow(run_dir: Path, trainer: int) -> int:
 
 
 def _server(manifest: dict[str, Any]) -> str:
-    _, tracking = resolve(config_from_dict(manifest["config"]), os.environ)
+    named = manifest["config"].get("tracking", {}).get("mlflow_uri", "")
     # The config of a run may name none: it is sent where the variable says now.
-    uri = tracking.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = resolve_text(str(named), os.environ) or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         raise ValueError("no MLflow server is named; set MLFLOW_TRACKING_URI")
     check_address(uri)

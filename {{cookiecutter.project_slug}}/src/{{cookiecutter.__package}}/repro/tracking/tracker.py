@@ -1,7 +1,7 @@
 """Reporting to MLflow while a run lasts, by a process of its own that follows its directory.
 
 The run directory is the buffer: training writes it in any case, waits for no network and never
-learns whether a server answers. `mlflow_run.py` is what the other process does.
+learns whether a server answers. `mlflow.py` is what the other process does.
 """
 
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from ..entry import for_children
+from ..files import PROJECT
 from ..signals import Interrupted
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class MlflowTracker(NullTracker):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", __package__, "track", str(self._run_dir)]
+        command = [sys.executable, "-m", PROJECT, "track", str(self._run_dir)]
         held = hasattr(signal, "pthread_sigmask")  # not on Windows
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS) if held else ()
         try:
@@ -79,7 +80,7 @@ class MlflowTracker(NullTracker):
         if self._process.returncode < 0:  # killed, so that it could not say so itself
             _log.warning(
                 "MLflow was not told the end of this run; later: python -m %s track %s",
-                *(__package__, self._run_dir),
+                *(PROJECT, self._run_dir),
             )
 
 

@@ -68,13 +68,13 @@ def check_shared_memory(num_bytes: int, folder: Path = SHARED_MEMORY) -> None:
         raise ValueError(f"{wanted}, which cannot be written: {error.strerror}; {ADVICE}") from None
 
 
-def batches(loader: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
-    """What `loader` yields; ends with `stop.failure` set where a batch takes longer than
+def take(batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
+    """What `batches` yields; ends with `stop.failure` set where a batch takes longer than
     `patience`, or a loader process dies.
 
     Errors of the data set's own code come as they are, with their traceback.
     """
-    iterator, seconds = iter(loader), patience()
+    iterator, seconds = iter(batches), patience()
     while True:
         try:
             with _alarm(seconds):

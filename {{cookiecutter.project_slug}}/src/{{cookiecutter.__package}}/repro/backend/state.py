@@ -1,0 +1,243 @@
+"""State of any kind: what a checkpoint keeps of it, whether it fits, and digests of its bits."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+Layout = dict[str, Any]
+LAYOUT = "layout"
+"""Which parameter is which in an optimizer's state, where they go by position."""
+CLOCK = {"step", "best", "logs", LAYOUT}
+"""What a run keeps beside the objects that it was started with."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything that can be saved and restored: modules, optimizers, scalers, averages."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def capture(objects: Mapping[str, Stateful], **clock: Any) -> dict[str, Any]:
+    """Everything that a run resumes from: its clock, and the state of each object by its name."""
+    states = {name: each.state_dict() for name, each in objects.items()}
+    return {**clock, LAYOUT: layout_of(objects), **states}
+
+
+def restore(state: dict[str, Any], objects: Mapping[str, Stateful]) -> None:
+    """Put a loaded state into `objects`, and check that it arrived there.
+
+    Nothing is written unless every tensor fits where it belongs, by name, shape and dtype.
+
+    Raises:
+        ValueError: the state is of other objects, or the live state after loading is not the saved
+            one, bit for bit.
+    """
+    if misfit := next(_misfits(state, objects), None):
+        raise ValueError(f"the checkpoint is of another model or optimizer: {misfit}")
+    try:
+        for name, each in objects.items():
+            each.load_state_dict(state[name])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the checkpoint is of another model or optimizer: {reason}") from None
+    live = {**state, **{name: each.state_dict() for name, each in objects.items()}}
+    if digest(live) != digest(state):
+        raise ValueError(f"the state of step {state['step']} did not survive loading unchanged")
+
+
+def layout_of(objects: Mapping[str, Stateful]) -> Layout:
+    """Of each optimizer its kind, and name, shape and dtype of each parameter, group by group."""
+    modules = {name: each for name, each in objects.items() if isinstance(each, nn.Module)}
+    names = {
+        id(parameter): name if title == "model" else f"{title}.{name}"
+        for title, module in reversed(modules.items())
+        for name, parameter in module.named_parameters()
+    }
+    return {
+        title: {
+            "optimizer": type(each).__name__,
+            "groups": [
+                [(names.get(id(p), "?"), *_form(p)) for p in group["params"]]
+                for group in each.param_groups
+            ],
+        }
+        for title, each in objects.items()
+        if isinstance(each, torch.optim.Optimizer)
+    }
+
+
+def _misfits(state: dict[str, Any], objects: Mapping[str, Stateful]) -> Iterator[str]:
+    saved, live = state.keys() - CLOCK, objects.keys()
+    if saved != live:
+        yield f"it holds {', '.join(sorted(saved))}; this run has {', '.join(sorted(live))}"
+        return
+    layouts = state.get(LAYOUT) or {}
+    if "groups" in layouts:  # of one optimizer, before there could be several
+        layouts = {"optimizer": layouts}
+    for name, layout in layout_of(objects).items():
+        yield from _optimizer_misfits(name, state[name], layouts.get(name), layout)
+    for name, each in objects.items():
+        if isinstance(each, nn.Module):
+            yield from _module_misfits("" if name == "model" else name, state[name], each)
+        elif not isinstance(each, torch.optim.Optimizer):
+            yield from _tree_misfits(name, state[name], each.state_dict())
+
+
+def _module_misfits(title: str, saved: dict[str, Any], module: nn.Module) -> Iterator[str]:
+    before, now = (
+        {name: _form(tensor) for name, tensor in each.items()}
+        for each in (saved, module.state_dict())
+    )
+    for name in [*before, *(now.keys() - before.keys())]:
+        if before.get(name) != now.get(name):
+            full = f"{title}.{name}".lstrip(".")
+            yield f"{full} was {_said(before.get(name))}, is {_said(now.get(name))}"
+
+
+def _tree_misfits(path: str, saved: Any, live: Any) -> Iterator[str]:
+    """Tensors of any other state that are at the same place and of another form."""
+    if isinstance(saved, Tensor) and isinstance(live, Tensor):
+        if _form(saved) != _form(live):
+            yield f"{path} was {_said(_form(saved))}, is {_said(_form(live))}"
+    elif isinstance(saved, dict) and isinstance(live, dict):
+        for key in saved.keys() & live.keys():
+            yield from _tree_misfits(f"{path}.{key}", saved[key], live[key])
+
+
+def _optimizer_misfits(
+    title: str, saved: dict[str, Any], layout: Layout | None, live: Layout
+) -> Iterator[str]:
+    if layout and layout["optimizer"] != live["optimizer"]:
+        yield f"the {title} was {layout['optimizer']}, is {live['optimizer']}"
+    now = live["groups"]
+    groups = [group["params"] for group in saved["param_groups"]]
+    if [*map(len, groups)] != [*map(len, now)]:
+        counts = (" + ".join(str(len(group)) for group in each) for each in (groups, now))
+        yield "the {} had {} parameters, has {}".format(title, *counts)
+        return
+    if layout:
+        pairs = zip(chain(*layout["groups"]), chain(*now), strict=True)
+        for (name, *form), (here, *live_form) in pairs:
+            if (name, form) != (here, live_form):
+                was, now_is = f"{name} {_said(form)}", f"{here} {_said(live_form)}"
+                yield f"the {title} had {was} where it has {now_is} now"
+        return
+    # A checkpoint of an older version: the moments of these optimizers have their parameter's form.
+    for position, (name, shape, _) in zip(chain(*groups), chain(*now), strict=True):
+        for key, value in saved["state"].get(position, {}).items():
+            if isinstance(value, Tensor) and value.dim() and list(value.shape) != shape:
+                yield f"{key} of {name} is {list(value.shape)}, the parameter {shape}"
+
+
+def _form(value: Any) -> tuple[list[int], str]:
+    if not isinstance(value, Tensor):
+        return [], type(value).__name__
+    return list(value.shape), str(value.dtype).removeprefix("torch.")
+
+
+def _said(form: Sequence[Any] | None) -> str:
+    return "not there" if form is None else f"{form[1]} {form[0]}"
+
+
+def to_bytes(state: dict[str, Any]) -> bytes:
+    """A checkpoint's file: the state and its digest, readable with `weights_only=True`."""
+    buffer = BytesIO()
+    torch.save({"digest": digest(state), "state": state}, buffer)
+    return buffer.getvalue()
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """Read a checkpoint into the CPU's memory and check it against its digest.
+
+    Raises:
+        ValueError: the file is cut short, changed, or not one of ours.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what a damaged file may hold
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        state, expected = content["state"], content["digest"]
+        missing = {"step", "best", "logs"} - set(state)
+        found = digest(state)
+    except Exception as error:  # a damaged archive fails in many ways, and all mean the same
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path} is not a whole checkpoint: {reason}") from None
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: another version wrote it")
+    if found != expected:
+        raise ValueError(f"{path} was changed after it was written: its digest differs")
+    return state
+
+
+def digest(state: Any) -> str:
+    """sha256 over every key, number and tensor of a nested state, in a fixed order.
+
+    Its layout is left out, so that checkpoints from before it was kept have the same digest.
+    """
+    total = hashlib.sha256()
+    if isinstance(state, dict):
+        state = {key: value for key, value in state.items() if key != LAYOUT}
+    _feed(total, state)
+    return total.hexdigest()
+
+
+def weights_file(objects: Mapping[str, Any]) -> bytes:
+    """Weights as safetensors: of the object `model`, or of all modules with their names before."""
+    model = objects.get("model")
+    modules = {"": model} if isinstance(model, nn.Module) else objects
+    weights = {
+        f"{title}.{name}".lstrip("."): tensor.detach().cpu().contiguous().clone()
+        for title, module in modules.items()
+        if isinstance(module, nn.Module)
+        for name, tensor in module.state_dict().items()
+    }
+    return to_safetensors(weights)
+
+
+def to_number(value: Any) -> float | int:
+    """A number that a log takes, of a number or a tensor of one element.
+
+    Raises:
+        ValueError: it is something else; one phrase.
+    """
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"a tensor of {value.numel()} elements; log a single number")
+        value = value.item()
+    elif hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()  # NumPy's
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{type(value).__name__} {str(value)[:40]!r}; log a real number")
+    return value
+
+
+def _feed(total: Any, node: Any) -> None:
+    if isinstance(node, Tensor):
+        total.update(f"tensor {node.dtype} {tuple(node.shape)}".encode())
+        total.update(_bytes(node))
+    elif isinstance(node, dict):
+        total.update(f"dict {len(node)}".encode())
+        for key in sorted(node, key=str):
+            total.update(f"key {key!r}".encode())
+            _feed(total, node[key])
+    elif isinstance(node, (list, tuple)):
+        total.update(f"list {len(node)}".encode())
+        for item in node:
+            _feed(total, item)
+    else:
+        total.update(f"{type(node).__name__} {node!r}".encode())
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data

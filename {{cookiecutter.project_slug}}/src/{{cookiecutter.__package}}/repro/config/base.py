@@ -1,0 +1,135 @@
+"""What every configuration has: sections that check their values, and the keys of the machinery.
+
+A project's own `Config` inherits from `RunConfig` and adds sections; a section inherits from
+`Section`. Both are pydantic models (https://docs.pydantic.dev): frozen, strict about types, and
+without room for unknown keys. Values of `paths` and `tracking` may name environment variables as
+`${NAME}` or `${NAME:-default}`; they stay unresolved in the record of a run, so that no secret and
+no path of one machine gets into it (`env.py` resolves them).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+MAX_SEED = 2**32 - 1
+"""Largest seed that NumPy's global generator takes; Python and torch take more."""
+
+
+class _InertMark:
+    """What `Inert` is."""
+
+
+Inert = _InertMark()
+"""Marks a key whose value cannot change a bit of the result: `Annotated[int, Inert] = 0`."""
+
+
+class Section(BaseModel):
+    """Base of all sections; a docstring below a key says what it means."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, which are checked like the first ones."""
+        return type(self)(**{**{name: getattr(self, name) for name in self.keys()}, **changes})
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """The names of the keys, in their order."""
+        return tuple(cls.model_fields)
+
+
+class Paths(Section):
+    data_dir: str = "${DATA_DIR:-data}"
+    """Where downloads are kept."""
+    output_dir: str = "${OUTPUT_DIR:-outputs}"
+    """Where run directories are made."""
+
+
+class Tracking(Section):
+    mlflow_uri: str = "${MLFLOW_TRACKING_URI:-}"
+    """MLflow server to report to; empty: none, the run directory is the record."""
+
+
+class Record(Section):
+    checkpoint_every: Annotated[int, Field(ge=1, le=10**9)] = 100
+    """Optimizer steps between two checkpoints; one more is written at the end."""
+    keep_checkpoints: Annotated[int, Field(ge=1, le=10**9)] = 3
+    """Newest checkpoints that stay on disk."""
+
+
+class Determinism(Section):
+    profile: Literal["fast", "portable"] = "fast"
+    """`fast`: the best instructions of this CPU. `portable`: AVX2 on every x86-64 CPU, so that
+    processors of other makers and years give the same bits; needs AVX2, costs up to half the speed.
+    """
+    deterministic_algorithms: bool = True
+    """Refuse operations that have no deterministic implementation."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN time its kernels and take the fastest: another choice on another day."""
+    matmul_precision: Literal["ieee", "tf32"] = "ieee"
+    """float32 products: exact inputs, or TF32 on GPUs that have it."""
+    num_threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of torch and NumPy; another number gives other bits."""
+    fill_uninitialized_memory: bool = False
+    """Fill fresh tensors with NaN, so that reading one unwritten shows; costs up to 13 %."""
+
+
+class RunConfig(Section):
+    """The keys that every run has; a project's `Config` adds its own sections."""
+
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    """The one seed; every stream of random numbers is derived from it. 0 is a seed like others."""
+    experiment_name: Annotated[str, Inert] = "baseline"
+    """Name of the MLflow experiment and start of the run's name."""
+    paths: Annotated[Paths, Inert] = Paths()
+    """Folders; they may name environment variables."""
+    tracking: Annotated[Tracking, Inert] = Tracking()
+    """Who else is told of a run."""
+    record: Record = Record()
+    """Checkpoints."""
+    determinism: Determinism = Determinism()
+    """What makes libraries repeat themselves."""
+
+    @classmethod
+    def load(
+        cls, path: str | Path, overrides: Iterable[str] = (), *, seed: int | None = None
+    ) -> Self:
+        """Read a YAML file, apply `section.key=value` overrides in order, then `seed`.
+
+        Raises:
+            ValueError: the file is not readable YAML, or a key or value is refused.
+        """
+        from .load import load_config  # which knows this class
+
+        return load_config(cls, path, overrides, seed=seed)
+
+    @field_validator("experiment_name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", value):
+            raise ValueError("must be letters, digits, '.', '_' and '-', at most 64")
+        return value
+
+
+def inert_keys(config: type[Section], prefix: str = "") -> Iterator[str]:
+    """The keys, or sections of keys, that are marked as `Inert`, by their dotted names."""
+    for name, entry in config.model_fields.items():
+        if any(isinstance(mark, _InertMark) for mark in entry.metadata):
+            yield f"{prefix}{name}"
+        elif isinstance(entry.annotation, type) and issubclass(entry.annotation, Section):
+            yield from inert_keys(entry.annotation, f"{prefix}{name}.")
+
+
+def is_inert(key: str, inert: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of those in `inert`, or lies in one of those sections."""
+    return any(key == name or key.startswith(f"{name}.") for name in inert)

@@ -1,0 +1,55 @@
+"""Where things stand: the project, the files of a run directory; and the one way to write a file.
+
+Standard library only: this is imported before it is known what else could be.
+"""
+
+import os
+from pathlib import Path
+
+PROJECT = __package__.partition(".")[0]
+"""Name of the package that this folder is in."""
+PACKAGE = Path(__file__).resolve().parents[1]
+SOURCE = PACKAGE.parent
+
+MANIFEST = "manifest.json"
+CONFIG = "config.yaml"
+STEPS = "steps.jsonl"
+METRICS = "metrics.csv"
+CURVES = "curves.png"
+WEIGHTS = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The checkpoint of a step in a run's `checkpoints`."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    named = (p for p in folder.glob("step-*.pt") if p.stem[5:].isdecimal())
+    return sorted(named, key=checkpoint_step)
+
+
+def checkpoint_step(path: Path) -> int:
+    """The step that a checkpoint is of."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: another name, flushed to the disk, then renamed."""
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def find_project_root() -> Path:
+    """The checkout: the folder with `pyproject.toml` above this file, or else the working one."""
+    for folder in SOURCE.parents:
+        if (folder / "pyproject.toml").is_file():
+            return folder
+    return Path.cwd()

@@ -1,0 +1,137 @@
+"""What a run is made of, before it starts; and what has changed since a run to be resumed began."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..backend.device import describe_accelerator
+from ..backend.seeding import read_determinism
+from ..config.base import RunConfig, is_inert
+from ..config.load import config_sha256, flatten, to_dict
+from ..files import MANIFEST, PROJECT, find_project_root
+from .manifest import (
+    SCHEMA,
+    command_line,
+    describe_code,
+    describe_environment,
+    describe_hardware,
+    read_manifest,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def describe_run(
+    run_dir: Path,
+    config: RunConfig,
+    data: Mapping[str, Any],
+    *,
+    inert: tuple[str, ...],
+    start: int,
+    num_steps: int,
+    allow_changes: bool,
+) -> dict[str, Any]:
+    """The manifest of a run that is about to start or resume; a resume keeps what it says.
+
+    Nothing is written, so that a refusal leaves the record as it was.
+
+    Raises:
+        ValueError: a run is resumed with other code, data or configuration than it began with, or
+            is complete and has nothing to resume from.
+    """
+    root = find_project_root()
+    facts = {
+        "seed": config.seed,
+        "config": to_dict(config),
+        "code": describe_code(root, leave_out=run_dir),
+        "data": dict(data),
+    }
+    digest = config_sha256(facts["config"])
+    if facts["code"]["commit"] is None:
+        _log.warning(
+            "warning: this run names no commit, so nobody can go back to its code: git init, "
+            "git add --all, git commit"
+        )
+    if (run_dir / MANIFEST).exists():
+        manifest = read_manifest(run_dir)
+        changes = changes_between(manifest, facts, inert)
+        if changes and not allow_changes:
+            raise ValueError(
+                f"{run_dir} began with something else: {'; '.join(changes)}; "
+                "--allow-changes resumes all the same and records it"
+            )
+        if manifest["results"]["completed"] and not start and not allow_changes:
+            raise ValueError(f"{run_dir} is complete and has no checkpoint; there is nothing to do")
+        if start > num_steps:
+            raise ValueError(f"{run_dir} is at step {start}, past the {num_steps} asked for now")
+        resume = {
+            "step": start,
+            "command": command_line(),
+            "changes": changes,
+            "environment": describe_environment(root),
+            "hardware": describe_hardware(describe_accelerator()),
+            "determinism": read_determinism(),
+        }
+        earlier = manifest.get("resumes")
+        resumes = [*(earlier if isinstance(earlier, list) else []), resume]
+        results = {**manifest["results"], "num_steps": num_steps}
+        results["completed"] = results["completed"] and start == num_steps and not changes
+        manifest = {**manifest, "resumes": resumes, "results": results}
+        return manifest | facts | {"config_sha256": digest} if changes else manifest
+    return {
+        "schema": SCHEMA,
+        "project": PROJECT,
+        "run_id": run_dir.name,
+        "command": command_line(),
+        **facts,
+        "config_sha256": digest,
+        "environment": describe_environment(root),
+        "hardware": describe_hardware(describe_accelerator()),
+        "determinism": read_determinism(),
+        "results": {
+            "metrics": {},
+            "best": None,
+            "weights_sha256": None,
+            "logs": None,
+            "num_steps": num_steps,
+            "completed": False,
+        },
+    }
+
+
+def needed_for_equal_bits(manifest: dict[str, Any] | None = None) -> list[Any]:
+    """The facts that must be unchanged for a resume to give the same bits (lock, torch build,
+    GPUs): from the last entry of `manifest`, or of this machine."""
+    if manifest is None:
+        environment, gpus = (
+            describe_environment(find_project_root()),
+            describe_accelerator()["gpus"],
+        )
+    else:
+        last = [manifest, *manifest.get("resumes", [])][-1]
+        environment, gpus = last["environment"], last["hardware"]["gpus"]
+    return [environment["lock_sha256"], environment["packages"].get("torch"), gpus]
+
+
+def changes_between(
+    manifest: Mapping[str, Any], facts: Mapping[str, Any], inert: tuple[str, ...]
+) -> list[str]:
+    """What differs between a recorded run and this process, key by key, except keys that cannot
+    change the result."""
+    changes = []
+    for layer in ("config", "code", "data"):
+        before, after = flatten(manifest[layer]), flatten(facts[layer])
+        changes += [
+            f"{layer} {key} was {_short(before.get(key))}, now {_short(after.get(key))}"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key)
+            and not (layer == "config" and is_inert(key, inert))
+        ]
+    return changes
+
+
+def _short(value: Any) -> str:
+    # A digest's first digits tell it from another; two whole ones hide what the line says.
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:13]}…"

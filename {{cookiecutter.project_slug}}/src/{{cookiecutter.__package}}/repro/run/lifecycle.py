@@ -1,0 +1,372 @@
+"""`Run`: one run from its first seed to its results, with the loop left to the task.
+
+What a run has beside the mathematics stands behind a dozen verbs: its directory and the only
+writer's lock, seeds, batches in a fixed order, state that is saved, restored and digested, logs,
+the cadence of checkpoints, stop signals, tracking, progress, and the manifest.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+from ..backend.device import CPU, move, resolve_device
+from ..backend.loader import Batches
+from ..backend.patience import take
+from ..backend.ranks import OneProcess
+from ..backend.seeding import seed_stream, set_seed
+from ..backend.state import CLOCK, Stateful, capture, restore, to_number, weights_file
+from ..config.base import RunConfig, inert_keys
+from ..config.load import as_config, to_yaml
+from ..env import resolve
+from ..files import CHECKPOINTS, CONFIG, WEIGHTS, write_whole
+from ..random.sampler import BatchSampler
+from ..random.streams import SampleStreams
+from ..signals import Interrupted, StopRequest
+from ..tracking.tracker import build_tracker
+from .checkpoint import load_latest, save_checkpoint
+from .description import describe_run
+from .directory import check_run_dir, new_run_id, only_writer
+from .logs import Number, Recorder, Step, check_name, logs_until
+from .manifest import sha256, write_manifest
+from .plots import try_to_plot
+from .progress import Progress
+
+_log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run came to; a metric is also an attribute, by its name or without `test_`:
+    `result.accuracy` is `result.metrics["test_accuracy"]`."""
+
+    metrics: dict[str, float]
+    weights_sha256: str
+    run_dir: Path
+
+    def __getattr__(self, name: str) -> float:
+        metrics = self.__dict__.get("metrics", {})
+        for key in (name, f"test_{name}"):
+            if key in metrics:
+                return metrics[key]
+        raise AttributeError(f"no metric {name}; there are {', '.join(metrics) or 'none'}")
+
+
+class Run(Generic[C]):
+    """A run of the configuration class `config_class`; use it as a context manager.
+
+    `config` may be a configuration, nested mappings, or the path of a YAML file. `run_dir` names
+    the run's directory, new or empty, unless `resume` continues the run there from its last
+    checkpoint; `allow_changes` lets it resume with other code, data or configuration than it began
+    with. `stop_at` ends the run after that step, as SIGTERM does at any.
+
+    Entering it locks the directory, sets every determinism switch and seeds all libraries.
+
+    Raises:
+        ValueError: the configuration or the run directory is not usable.
+    """
+
+    def __init__(
+        self,
+        config_class: type[C],
+        config: C | Mapping[str, Any] | str | Path,
+        *,
+        run_dir: str | Path | None = None,
+        resume: bool = False,
+        allow_changes: bool = False,
+        stop_at: int | None = None,
+    ) -> None:
+        self.config: C = as_config(config_class, config)
+        paths, tracking = resolve(self.config, os.environ)
+        self.dir = Path(run_dir or Path(paths.output_dir) / new_run_id(self.config))
+        self.data_dir = Path(paths.data_dir)
+        self._inert = tuple(inert_keys(config_class))
+        self._resume, self._allow_changes, self._stop_at = resume, allow_changes, stop_at
+        check_run_dir(self.dir, resume=resume)
+        self._tracker = build_tracker(tracking.mlflow_uri, self.dir)
+        self._open = ExitStack()
+        self._ranks = OneProcess()
+        self._device = CPU
+        self._batches: Batches | None = None
+        self._objects: dict[str, Stateful] = {}
+        self._recorder: Recorder | None = None
+        self._manifest: dict[str, Any] = {}
+        self._state: dict[str, Any] | None = None
+        self._best: dict[str, Any] = {"step": 0}
+        self._row: dict[str, Number] = {}
+        self._done = 0
+        self._stepping = False
+        self._open_step: int | None = None
+        """The step whose turn of the loop it is, counted from 0."""
+        self._logged = self._is_best = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            opened.enter_context(only_writer(self.dir))
+            opened.enter_context(self._tracker)
+            set_seed(self.config.seed, self.config.determinism)
+            self._state = load_latest(self.dir / CHECKPOINTS) if self._resume else None
+            if self._state:
+                self._done, self._best = self._state["step"], self._state["best"]
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> bool | None:
+        return self._open.__exit__(*exception)
+
+    # --- before the start ---------------------------------------------------------------------
+
+    def use(self, device: str) -> Any:
+        """The device of that name (`auto`: the first GPU, if any), to which batches go from now on.
+
+        Raises:
+            ValueError: `cuda` was asked for and there is none.
+        """
+        self._device = resolve_device(device)
+        return self._device
+
+    def seed(self, purpose: str, *coordinates: str | int) -> None:
+        """Put the global random streams at the start of a stream of its own: whatever is drawn
+        next depends on the seed, `purpose` and `coordinates`, and on nothing that was drawn before.
+        """
+        seed_stream(self.config.seed, purpose, *coordinates)
+
+    def streams(self, purpose: str) -> SampleStreams:
+        """Generators for each (epoch, index) of a data set: `streams("augment")(epoch, index)`."""
+        return SampleStreams(self.config.seed, purpose)
+
+    def batches(
+        self,
+        dataset: Any,
+        *,
+        global_batch_size: int,
+        num_epochs: int | None = None,
+        num_steps: int | None = None,
+        accumulate: int = 1,
+        num_workers: int = 0,
+        prefetch_factor: int = 2,
+    ) -> Batches:
+        """Batches of a map-style data set, which is asked for `(epoch, index)`.
+
+        A step is an optimizer step: with `accumulate=k` its batch comes in k parts. The training is
+        as long as `num_epochs` or `num_steps` says.
+
+        Raises:
+            ValueError: a batch that the data cannot fill, loader processes without room for it, or
+                a second data set.
+        """
+        if self._batches is not None:
+            raise ValueError("a run has batches of one data set; join them in one")
+        length = {"num_epochs": num_epochs, "num_steps": num_steps}
+        how = {"seed": self.config.seed, "start": self._done, "accumulate": accumulate}
+        ranks = {"rank": self._ranks.rank, "world_size": self._ranks.size}
+        sampler = BatchSampler(len(dataset), global_batch_size, **length, **how, **ranks)
+        self._batches = Batches(dataset, sampler, num_workers, prefetch_factor)
+        return self._batches
+
+    def start(self, data: Mapping[str, Any], **objects: Stateful) -> None:
+        """Begin, or resume: whatever is named in `objects` is saved, restored and digested.
+
+        `data` says what the run was trained on: `name`, `num_samples`, `sha256`, and more.
+        The object called `model`, or else every module, is what `model.safetensors` holds.
+
+        Raises:
+            ValueError: an object without a state, or what `describe_run` and `restore` refuse.
+        """
+        if self._recorder is not None:
+            raise ValueError("run.start was called twice; name all objects in one call")
+        if self._batches is None:
+            raise ValueError("run.start needs to know the steps; call run.batches before it")
+        _check_objects(objects)
+        if missing := sorted({"name", "num_samples", "sha256"} - data.keys()):
+            raise ValueError(f"the description of the data lacks {', '.join(missing)}")
+        self._objects = objects
+        self._manifest = describe_run(
+            self.dir,
+            self.config,
+            data,
+            inert=self._inert,
+            start=self._done,
+            num_steps=self._batches.num_steps,
+            allow_changes=self._allow_changes,
+        )
+        if self._state:
+            restore(self._state, objects)
+            logs_until(self.dir, self._done, self._state["logs"])  # the last check that may refuse
+        write_whole(self.dir / CONFIG, to_yaml(self._manifest["config"]))
+        write_manifest(self.dir, self._manifest)
+        self._recorder = self._open.enter_context(Recorder(self.dir, resume_step=self._done))
+        self._tracker.start()
+        progress = Progress(self._batches.num_steps, start=self._done)
+        self._progress = self._open.enter_context(progress)
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def steps(self, batches: Batches) -> Iterator[tuple[int, Any]]:
+        """`(step, batch)` from the first step that is not done yet; steps count from 0.
+
+        The batch is on the device. With `accumulate` it is the list of its parts. After each turn a
+        checkpoint is written if one is due, and the run stops if it was asked to.
+
+        Raises:
+            ValueError: a turn logged nothing, or the steps were asked for twice.
+            Interrupted: the run was asked to stop, or no batch came; a checkpoint of its last step
+                is written.
+        """
+        if self._recorder is None or batches is not self._batches:
+            raise ValueError("run.steps takes what run.batches gave, after run.start")
+        if self._stepping:
+            raise ValueError("the steps of a run are gone through once; run.steps was called twice")
+        self._stepping = True
+        first = self._done
+        with StopRequest() as stop:
+            parts = take(batches, stop)
+            for step in range(first, batches.num_steps):
+                batch = [part for _, part in zip(range(batches.accumulate), parts, strict=False)]
+                if len(batch) < batches.accumulate:
+                    break
+                batch = [move(part, self._device) for part in batch]
+                self._open_step, self._logged, self._is_best = step, False, False
+                yield step, batch if batches.accumulate > 1 else batch[0]
+                self._close_step(stop)
+        if stop.failure:  # no batch came
+            if self._done > first:
+                self._save()
+            raise Interrupted(self.dir, self._done, reason=stop.failure)
+
+    def log_step(self, **numbers: Any) -> None:
+        """Record numbers of this step, exactly, in `steps.jsonl`; the same names at every step.
+
+        Numbers and tensors of one element; of a tensor on a GPU this waits for the GPU, which is
+        the price of an exact record of every step.
+
+        Raises:
+            ValueError: not a number, a reserved or another name, or twice in a step.
+        """
+        step = self._now("log_step")
+        if self._logged:
+            raise ValueError(f"step {step + 1} was logged twice; log all its numbers in one call")
+        values = _numbers(numbers)
+        if not values:
+            raise ValueError("log_step needs a number, such as log_step(loss=loss)")
+        self._recorder.step(Step(step + 1, self._batches.epoch(step), values))
+        self._logged = True
+
+    def log_metrics(self, **numbers: Any) -> None:
+        """Record a row of `metrics.csv` after this step, such as the results of a validation.
+
+        The row begins with the means of the steps' numbers since the row before (`train_loss`).
+
+        Raises:
+            ValueError: as `log_step`; called before it.
+        """
+        step = self._now("log_metrics")
+        if not self._logged:
+            raise ValueError("log_metrics comes after log_step, in the same turn of the loop")
+        if self._row.get("step") == step + 1:
+            raise ValueError(f"step {step + 1} has a row; log all its metrics in one call")
+        self._row = self._recorder.row(self._batches.epoch(step), step + 1, _numbers(numbers))
+        self._progress.row(self._row)
+
+    def keep_best(self, name: str, *, higher: bool) -> None:
+        """Keep the checkpoint of this step if `name`, of the row just logged, is the best so far.
+
+        Raises:
+            ValueError: no such metric was logged at this step.
+        """
+        step = self._now("keep_best")
+        if self._row.get("step") != step + 1 or name not in self._row:
+            raise ValueError(f"keep_best of {name!r}, which log_metrics did not log at this step")
+        value, best = self._row[name], self._best.get(name)
+        if best is None or (value > best if higher else value < best):  # on a tie the earlier stays
+            self._best, self._is_best = {"step": step + 1, name: value}, True
+
+    def _now(self, verb: str) -> int:
+        if self._open_step is None:
+            raise ValueError(f"{verb} belongs into the loop over run.steps")
+        return self._open_step
+
+    def _close_step(self, stop: StopRequest) -> None:
+        done = self._open_step + 1
+        if not self._logged:
+            raise ValueError(f"step {done} was not logged; call run.log_step once in every turn")
+        self._done, self._open_step = done, None
+        self._progress.step()
+        num_steps, record = self._batches.num_steps, self.config.record
+        stopping = stop.requested or done == self._stop_at
+        due = done % record.checkpoint_every == 0 or done == num_steps
+        if due or self._is_best or stopping:
+            self._save()
+        if stopping and done < num_steps:
+            raise Interrupted(self.dir, done, stop.signal_number)
+
+    def _save(self) -> None:
+        logs = self._recorder.sync()
+        self._state = capture(self._objects, step=self._done, best=self._best, logs=logs)
+        keep = self.config.record.keep_checkpoints
+        save_checkpoint(self.dir / CHECKPOINTS, self._state, keep=keep)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def finish(self, metrics: Mapping[str, Any], *, weights: Any = None) -> Result:
+        """Write the final weights (those of the run, or of the module `weights`), and the manifest
+        with `metrics`; then draw the curves.
+
+        Raises:
+            ValueError: a step is not done, or a metric is no number.
+        """
+        num_steps = self._batches.num_steps if self._batches else 0
+        if self._recorder is None or self._done < num_steps or self._state is None:
+            done = f"step {self._done} of {num_steps}"
+            raise ValueError(f"run.finish comes after the last step; this is after {done}")
+        values = _numbers(metrics)
+        # JSON has no NaN: what diverged is null.
+        diverged = [name for name, value in values.items() if not math.isfinite(value)]
+        if diverged:
+            _log.warning("training diverged: %s is no finite number", ", ".join(diverged))
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        _log.info("%s", shown)
+        content = weights_file(self._objects if weights is None else {"model": weights})
+        write_whole(self.dir / WEIGHTS, content)
+        results = {
+            **self._manifest["results"],
+            "metrics": {n: None if n in diverged else value for n, value in values.items()},
+            "best": self._best if self._best["step"] else None,
+            "weights_sha256": sha256(content),
+            "logs": self._state["logs"],
+            "completed": True,
+        }
+        write_manifest(self.dir, {**self._manifest, "results": results})
+        try_to_plot(self.dir)
+        return Result(values, results["weights_sha256"], self.dir)
+
+
+def _check_objects(objects: Mapping[str, Any]) -> None:
+    if not objects:
+        raise ValueError("run.start was given nothing to save; name the model and the optimizer")
+    seen: dict[int, str] = {}
+    for name, each in objects.items():
+        if name in CLOCK:
+            raise ValueError(f"{name} is a name of the run's own; give the object another one")
+        if not isinstance(each, Stateful):
+            kind = type(each).__name__
+            raise ValueError(f"{name} ({kind}) has no state_dict and load_state_dict")
+        if (other := seen.setdefault(id(each), name)) != name:
+            raise ValueError(f"{other} and {name} are the same object; name it once")
+
+
+def _numbers(given: Mapping[str, Any]) -> dict[str, Number]:
+    values = {}
+    for name, value in given.items():
+        check_name(name)
+        try:
+            values[name] = to_number(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is {error}") from None
+    return values

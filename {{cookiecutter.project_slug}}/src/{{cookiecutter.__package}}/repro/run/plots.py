@@ -1,0 +1,70 @@
+"""`curves.png`: every column of a run's table, beside those that are of the same quantity."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..files import CURVES, METRICS
+from .logs import COUNTERS, read_metrics, to_float
+
+_log = logging.getLogger(__name__)
+
+MAX_AXES = 6
+
+
+def try_to_plot(run_dir: Path) -> None:
+    """Draw the curves; a picture that fails is one warning, for the results are final before it."""
+    try:
+        plot_curves(run_dir)
+    except Exception as error:  # a library's settings, fonts, a full disk: none concerns the run
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        _log.warning("warning: no %s: %s; the results are complete", run_dir / CURVES, reason)
+
+
+def plot_curves(run_dir: Path) -> None:
+    """Draw the table of a run over its steps into `curves.png`; nothing where it has no row."""
+    rows = read_metrics(run_dir / METRICS)
+    if not rows:
+        return
+    # Imported here: matplotlib costs a second, and `compare` needs only the logs.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc is for other pictures
+        groups = list(quantities(rows[0]).items())[:MAX_AXES]
+        height = 3.5 * ((len(groups) + 1) // 2)
+        figure = Figure(figsize=(9, height), layout="constrained")
+        _draw(figure, groups, rows)
+        partial = run_dir / f"{CURVES}.partial"
+        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+        partial.replace(run_dir / CURVES)
+
+
+def quantities(row: dict[str, str]) -> dict[str, list[str]]:
+    """The columns of a table by what they are of: `train_loss` and `val_loss` are both loss.
+
+    Quantities of several columns come first.
+    """
+    groups: dict[str, list[str]] = {}
+    for column in row:
+        if column not in COUNTERS:
+            prefix, _, rest = column.partition("_")
+            name = rest if prefix in ("train", "val", "test") and rest else column
+            groups.setdefault(name, []).append(column)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def _draw(figure: Any, groups: list[tuple[str, list[str]]], rows: list[dict[str, str]]) -> None:
+    steps = [int(row["step"]) for row in rows]
+    columns = min(2, len(groups))
+    grid = figure.subplots((len(groups) + columns - 1) // columns, columns, squeeze=False)
+    for axes in grid.flat[len(groups) :]:
+        axes.set_axis_off()
+    for axes, (name, members) in zip(grid.flat, groups, strict=False):
+        for column in members:
+            axes.plot(steps, [to_float(row[column]) for row in rows], label=column)
+        axes.set_xlabel("step")
+        axes.set_title(name)
+        axes.legend()
+        axes.grid(alpha=0.3)
