@@ -59,11 +59,11 @@ def run(python: Path, project: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.real
-def test_every_fault_still_has_its_place(pip_project):
+def test_every_fault_still_has_its_place(bake):
     """A fault that can no longer be planted would count as caught for the wrong reason."""
+    project = bake(project_slug="real")
     for fault in FAULTS:
-        source = (pip_project / "src" / "real" / fault.file).read_text(encoding="utf-8")
+        source = (project / "src" / "real" / fault.file).read_text(encoding="utf-8")
         assert source.count(fault.old) == 1, fault.name
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 25
 
