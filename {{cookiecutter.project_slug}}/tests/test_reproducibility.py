@@ -31,7 +31,7 @@ KILLS = {
     "before a checkpoint is renamed": "before pathlib.Path.replace 5",
     "after a checkpoint is renamed": "after pathlib.Path.replace 5",
     "during evaluation": "before train.F.cross_entropy 11",
-    "between an epoch's row and its checkpoint": "after record.Recorder.epoch 1",
+    "between an epoch's row and its checkpoint": "after record.Recorder.row 1",
     "in the middle of the second epoch": "after record.Recorder.step 14",
     "on the last step": "after record.Recorder.step 18",
     "before the weights are written": "before train.save_weights 1",

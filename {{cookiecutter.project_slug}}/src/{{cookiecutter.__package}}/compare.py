@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import INERT_KEYS, flatten
+from .config import flatten, is_inert
 from .manifest import read_manifest
 from .record import (
     METRICS,
@@ -101,14 +101,15 @@ def _later_divergence(
 ) -> Divergence | None:
     """The first difference between runs whose steps are equal: in a row of the table, or a result.
 
-    What only one of them has, since the other is not complete, is no difference.
+    What only one of them has is no difference: a row, since the other is not complete; a column,
+    since another version of the code wrote it.
     """
     (run_a, a), (run_b, b) = runs
     tables = (read_metrics(run_dir / METRICS) for run_dir in (run_a, run_b))
     for row_a, row_b in zip(*tables, strict=False):
-        for column in row_a:
-            if row_a[column] != row_b.get(column):
-                return Divergence(int(row_a["step"]), column, row_a[column], row_b.get(column))
+        for column in (name for name in row_a if name in row_b):
+            if row_a[column] != row_b[column]:
+                return Divergence(int(row_a["step"]), column, row_a[column], row_b[column])
     if not (a["results"]["completed"] and b["results"]["completed"]):
         return None
     num_steps = a["results"]["num_steps"]
@@ -145,8 +146,9 @@ def _steps(run_dir: Path, manifest: Mapping[str, Any]) -> list[Step]:
 def first_divergence(a: list[Step], b: list[Step]) -> Divergence | None:
     """The first difference between two step logs; a shorter log differs where it ends."""
     for step_a, step_b in zip(a, b, strict=False):
-        for quantity in ("epoch", "loss", "grad_norm"):
-            value_a, value_b = getattr(step_a, quantity), getattr(step_b, quantity)
+        facts_a, facts_b = ({"epoch": s.epoch, **s.numbers} for s in (step_a, step_b))
+        for quantity in dict.fromkeys([*facts_a, *facts_b]):
+            value_a, value_b = facts_a.get(quantity), facts_b.get(quantity)
             # As text, so that two NaNs are equal and 0.0 is not -0.0.
             if repr(value_a) != repr(value_b):
                 return Divergence(step_a.step, quantity, value_a, value_b)
@@ -171,7 +173,7 @@ def causes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Cause]:
         names = sorted(facts_a.keys() | facts_b.keys(), key=lambda key: (key != "template", key))
         for key in names:
             # The seed is a layer of its own.
-            inert = layer == "config" and (key == "seed" or key.startswith(INERT_KEYS))
+            inert = layer == "config" and (key == "seed" or is_inert(key))
             if not inert and facts_a.get(key) != facts_b.get(key):
                 yield Cause(layer, key, facts_a.get(key), facts_b.get(key))
     for name, manifest in (("A", a), ("B", b)):

@@ -166,8 +166,13 @@ class Config(Section):
     determinism: Determinism = field(default_factory=Determinism)
 
 
-INERT_KEYS = ("data.num_workers", "data.prefetch_factor", "paths.", "tracking.", "experiment_name")
-"""Keys (or prefixes of keys) whose value cannot change a bit of the result."""
+INERT_KEYS = ("data.num_workers", "data.prefetch_factor", "paths", "tracking", "experiment_name")
+"""Keys, or sections of keys, whose value cannot change a bit of the result."""
+
+
+def is_inert(key: str) -> bool:
+    """Whether a dotted key is one of `INERT_KEYS`, or lies in one of those sections."""
+    return any(key == name or key.startswith(f"{name}.") for name in INERT_KEYS)
 
 
 def load_config(
@@ -275,7 +280,9 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     assert not isinstance(hint, UnionType), "optional values are not part of the house style"
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(hint))}; got {value!r}")
+            raise ValueError(
+                f"{name} must be one of {', '.join(map(str, get_args(hint)))}; got {value!r}"
+            )
         return value
     if hint is float and type(value) is int:
         value = float(value) if abs(value) < 2**53 else math.inf

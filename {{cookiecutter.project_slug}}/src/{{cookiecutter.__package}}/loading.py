@@ -97,8 +97,8 @@ def batches(loader: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
 def _hear_of_deaths_here_only() -> None:
     """Leave it to the wait for a batch to find a dead loader process, which takes it seconds.
 
-    torch's handler of SIGCHLD raises the error at once, in whatever the main thread is doing: in the
-    middle of a step, where no checkpoint can be made.
+    torch's handler of SIGCHLD raises the error at once, in whatever the main thread is doing: in
+    the middle of a step, where no checkpoint can be made.
     """
     number = getattr(signal, "SIGCHLD", None)  # not on Windows
     if number is None or threading.current_thread() is not threading.main_thread():

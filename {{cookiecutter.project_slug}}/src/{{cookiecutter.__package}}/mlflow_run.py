@@ -17,7 +17,7 @@ from .compare import compare_runs
 from .config import config_from_dict, flatten
 from .environment import resolve
 from .manifest import MANIFEST, read_manifest
-from .record import COLUMNS, CURVES, METRICS, STEPS, WEIGHTS, read_metrics
+from .record import CURVES, METRICS, STEPS, WEIGHTS, read_metrics, to_float
 from .redact import without_secrets
 from .tracking import ENDINGS, FAILED, check_address
 
@@ -112,7 +112,7 @@ class RemoteRun:
         found = self._client.search_runs([experiment], ours)
         if found:
             run = found[0]
-            history = self._client.get_metric_history(run.info.run_id, "train_loss")
+            history = self._client.get_metric_history(run.info.run_id, "epoch")
             self._sent = len({metric.step for metric in history})
         else:
             tags = {**known, **_facts(manifest)}
@@ -155,9 +155,9 @@ class RemoteRun:
         while self._sent < len(rows):
             end = min(self._sent + MAX_ROWS, len(rows))
             metrics = [
-                Metric(column, float(rows[i][column]), self._times[i], int(rows[i]["step"]))
+                Metric(column, to_float(text), self._times[i], int(rows[i]["step"]))
                 for i in range(self._sent, end)
-                for column in COLUMNS
+                for column, text in rows[i].items()
                 if column != "step"
             ]
             self._client.log_batch(self._id, metrics=metrics)

@@ -1,20 +1,23 @@
-"""Progress that suits its reader: a bar in a terminal or notebook, a line an epoch in a log."""
+"""Progress that suits its reader: a bar in a terminal or notebook, a line a row in a log."""
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
 from tqdm.auto import tqdm
 
+from .record import COUNTERS
+
 _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Shows how far a run is; `epoch` reports a finished epoch."""
+    """Shows how far a run is; `row` reports a row of its table."""
 
     def __init__(self, num_steps: int, *, start: int = 0) -> None:
+        self._total = num_steps
         in_notebook = "ipykernel" in sys.modules
         # In a log file a bar would leave a line for each refresh.
         self._shown = in_notebook or sys.stderr.isatty()
@@ -26,11 +29,10 @@ class Progress:
         with self._unless_closed():
             self._bar.update()
 
-    def epoch(self, row: dict[str, float], num_epochs: int) -> None:
-        text = (
-            f"epoch {row['epoch'] + 1}/{num_epochs}  train_loss {row['train_loss']:.4f}  "
-            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
-        )
+    def row(self, row: Mapping[str, float]) -> None:
+        """Show a row of the table."""
+        numbers = (f"{name} {value:.4g}" for name, value in row.items() if name not in COUNTERS)
+        text = f"epoch {row['epoch'] + 1}  step {row['step']}/{self._total}  {'  '.join(numbers)}"
         if self._shown:
             with self._unless_closed():
                 self._bar.write(text, file=sys.stderr)

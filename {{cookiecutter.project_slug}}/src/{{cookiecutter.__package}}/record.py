@@ -1,15 +1,17 @@
 """The files of a run directory: `steps.jsonl` and `metrics.csv` as they grow, curves, weights.
 
-Nothing here imports torch.
+The logs take whatever numbers a task gives, exactly. Nothing here imports torch.
 """
 
 import csv
 import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -19,22 +21,31 @@ STEPS = "steps.jsonl"
 METRICS = "metrics.csv"
 CURVES = "curves.png"
 WEIGHTS = "model.safetensors"
-COLUMNS = ("epoch", "step", "learning_rate", "train_loss", "val_loss", "val_accuracy")
+MAX_AXES = 6
+COUNTERS = ("epoch", "step")
+"""What every row begins with; no number of a task has these names."""
+MEAN = "train_"
+"""What the mean of a step's number since the row before is called in the table."""
+
+Number = float | int
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step; `loss` and `grad_norm` are exact (`float.hex`)."""
+    """One optimizer step, counted from 1, and what was logged of it."""
 
     step: int
     epoch: int
-    loss: float
-    grad_norm: float
+    numbers: dict[str, Number] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        """One line; floats are exact (`float.hex`), as text."""
         # Written out: `json.dumps` costs ten times as much, at every step.
-        exact = f'"loss": "{self.loss.hex()}", "grad_norm": "{self.grad_norm.hex()}"'
-        return f'{{"step": {self.step}, "epoch": {self.epoch}, {exact}}}'
+        exact = "".join(
+            f', "{name}": "{value.hex()}"' if type(value) is float else f', "{name}": {value}'
+            for name, value in self.numbers.items()
+        )
+        return f'{{"step": {self.step}, "epoch": {self.epoch}{exact}}}'
 
 
 class Recorder:
@@ -46,32 +57,60 @@ class Recorder:
         for name, text in texts.items():
             _replace(run_dir / name, text)
         self._digests = {name: hashlib.sha256(text.encode()) for name, text in texts.items()}
-        self._losses = {step.step: step.loss for step in read_steps(run_dir / STEPS)}
+        steps = read_steps(run_dir / STEPS)
+        rows = read_metrics(self._metrics_path)
+        self._names = tuple(steps[0].numbers) if steps else ()
+        self._columns = tuple(rows[0]) if rows else ()
+        seen = int(rows[-1]["step"]) if rows else 0
+        self._since_row = [step.numbers for step in steps[seen:]]
         self._file: IO[bytes] = (run_dir / STEPS).open("ab")
 
     def step(self, step: Step) -> None:
-        """Append one line; flushed to the operating system, so that a kill loses none."""
+        """Append one line; flushed to the operating system, so that a kill loses none.
+
+        Raises:
+            ValueError: its numbers have other names than those of the first step.
+        """
+        if tuple(step.numbers) != self._names:
+            _check_names(step.numbers)
+            self._names = _same_names(self._names, step.numbers, f"step {step.step}")
+            step = Step(step.step, step.epoch, {name: step.numbers[name] for name in self._names})
         line = f"{step.to_json()}\n".encode()
         self._file.write(line)
         self._file.flush()
         self._digests[STEPS].update(line)
-        self._losses[step.step] = step.loss
+        self._since_row.append(step.numbers)
 
-    def epoch(
-        self, *, epoch: int, step: int, num_steps: int, metrics: dict[str, float]
-    ) -> dict[str, float]:
-        """Append the epoch whose last step is `step`; its training loss is the steps' mean."""
-        losses = [self._losses.pop(number) for number in range(step - num_steps + 1, step + 1)]
-        row = {"epoch": epoch, "step": step, "train_loss": sum(losses) / num_steps, **metrics}
-        line = ",".join(str(row[column]) for column in COLUMNS) + "\n"
+    def row(self, *, epoch: int, step: int, metrics: Mapping[str, Number]) -> dict[str, Number]:
+        """Append a row after `step`: means of the steps' numbers since the row before, `metrics`.
+
+        Raises:
+            ValueError: its numbers have other names than those of the first row, or a mean's; no
+                step came since the row before.
+        """
+        if not self._since_row:
+            raise ValueError(f"the row after step {step} needs a step since the row before it")
+        means = {
+            f"{MEAN}{name}": sum(each[name] for each in self._since_row) / len(self._since_row)
+            for name in self._names
+        }
+        if taken := sorted(means.keys() & metrics.keys()):
+            raise ValueError(f"{taken[0]} is the mean of the steps' numbers; take another name")
+        _check_names(metrics)
+        row = {"epoch": epoch, "step": step, **means, **metrics}
+        self._columns = _same_names(self._columns, row, f"the row after step {step}")
+        lines = [] if self._metrics_path.stat().st_size else [",".join(self._columns)]
+        lines.append(",".join(_text(row[column]) for column in self._columns))
+        text = "".join(f"{line}\n" for line in lines)
         with self._metrics_path.open("a", newline="", encoding="utf-8") as file:
-            file.write(line)
-        self._digests[METRICS].update(line.encode())
+            file.write(text)
+        self._digests[METRICS].update(text.encode())
+        self._since_row = []
         return row
 
     def sync(self) -> dict[str, str]:
-        """Bring both logs to the disk, where they must not end before the checkpoint that follows;
-        their sha256 by name, which that checkpoint keeps."""
+        """Flush both logs to disk. Call this before saving a checkpoint: a log must never end
+        before the step that its checkpoint claims. Returns each log's sha256 by its name."""
         os.fsync(self._file.fileno())
         with self._metrics_path.open("rb") as file:
             os.fsync(file.fileno())
@@ -82,6 +121,28 @@ class Recorder:
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name in COUNTERS:
+            raise ValueError(f"{name} is a column of every log; take another name")
+        if not re.fullmatch(r"[A-Za-z_][\w./@-]{0,63}", name):
+            raise ValueError(f"{name!r} is no name for a number; take letters, digits, _ . / @ -")
+
+
+def _same_names(names: tuple[str, ...], given: Iterable[str], where: str) -> tuple[str, ...]:
+    given = tuple(given)
+    if names and set(given) != set(names):
+        missing, further = sorted(set(names) - set(given)), sorted(set(given) - set(names))
+        odd = [f"lacks {', '.join(missing)}"] if missing else []
+        odd += [f"has {', '.join(further)} as well"] if further else []
+        raise ValueError(f"{where} {' and '.join(odd)}; log the same names every time")
+    return names or given
+
+
+def _text(value: Number) -> str:
+    return repr(value)
 
 
 def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -96,8 +157,12 @@ def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None = None) 
         STEPS: "".join(f"{entry.to_json()}\n" for entry in steps if entry.step <= step),
         METRICS: _csv_text(rows),
     }
-    for name, text in texts.items():
-        if logs is not None and hashlib.sha256(text.encode()).hexdigest() != logs.get(name):
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    if not rows and logs is not None and logs.get(METRICS) != digests[METRICS]:
+        # Before version 0.3.0 of the template the header was written before the first row.
+        digests[METRICS] = hashlib.sha256(_header(run_dir / METRICS)).hexdigest()
+    for name, digest in digests.items():
+        if logs is not None and digest != logs.get(name):
             raise ValueError(f"{run_dir / name} is not what the run wrote up to step {step}")
     return texts
 
@@ -111,13 +176,15 @@ def read_steps(path: Path, *, partial: bool = False) -> list[Step]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    steps = []
+    steps: list[Step] = []
     for number, line in enumerate(lines, start=1):
         try:
             fields = json.loads(line)
-            loss, grad_norm = float.fromhex(fields["loss"]), float.fromhex(fields["grad_norm"])
-            step = Step(int(fields["step"]), int(fields["epoch"]), loss, grad_norm)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            counters = int(fields.pop("step")), int(fields.pop("epoch"))
+            step = Step(*counters, {name: _number(value) for name, value in fields.items()})
+            if steps and step.numbers.keys() != steps[0].numbers.keys():
+                raise ValueError("other names")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, AttributeError):
             if partial and number == len(lines):
                 break
             raise ValueError(f"{path}, line {number}: not a step: {line[:80]!r}") from None
@@ -127,6 +194,14 @@ def read_steps(path: Path, *, partial: bool = False) -> list[Step]:
     return steps
 
 
+def _number(value: object) -> Number:
+    if isinstance(value, str):
+        return float.fromhex(value)
+    if type(value) is int:
+        return value
+    raise TypeError(value)
+
+
 def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of `metrics.csv` as text; a last row that a kill cut short is left out."""
     if not path.exists():
@@ -134,12 +209,35 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1].splitlines()
-        rows = [row for row in csv.DictReader(whole) if all(row.get(c) for c in COLUMNS)]
+        reader = csv.DictReader(whole)
+        rows = [row for row in reader if all(row.get(name) for name in reader.fieldnames or [])]
         for row in rows:
-            int(row["step"])
+            if None in row:
+                raise ValueError(f"a row of more cells than columns: {row[None]}")
+            int(row["step"]), int(row["epoch"])
         return rows
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path} is not a table of epochs: {error}") from None
+    except (csv.Error, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a table of metrics: {error}") from None
+
+
+def to_float(text: str) -> float:
+    """A cell of the table as a number; NaN where it holds none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _header(path: Path) -> bytes:
+    return path.read_bytes().partition(b"\n")[0] + b"\n" if path.exists() else b""
+
+
+def _csv_text(rows: list[dict[str, str]]) -> str:
+    if not rows:
+        return ""
+    columns = list(rows[0])
+    lines = [",".join(columns), *(",".join(row[c] for c in columns) for row in rows)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def weights_file_sha256(path: Path) -> str:
@@ -174,35 +272,52 @@ def try_to_plot(run_dir: Path) -> None:
 
 
 def plot_curves(run_dir: Path) -> None:
-    """Draw loss and accuracy over the epochs of a run into `curves.png`."""
+    """Draw the table of a run over its steps into `curves.png`; nothing where it has no row."""
+    rows = read_metrics(run_dir / METRICS)
+    if not rows:
+        return
     # Imported here: matplotlib costs a second, and `compare` needs only the logs.
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc is for other pictures
-        _draw(Figure(figsize=(9, 3.5), layout="constrained"), run_dir)
+        groups = list(_quantities(rows[0]).items())[:MAX_AXES]
+        height = 3.5 * ((len(groups) + 1) // 2)
+        figure = Figure(figsize=(9, height), layout="constrained")
+        _draw(figure, groups, rows)
+        partial = run_dir / f"{CURVES}.partial"
+        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+        partial.replace(run_dir / CURVES)
 
 
-def _draw(figure: Any, run_dir: Path) -> None:
-    rows = read_metrics(run_dir / METRICS)
-    epochs = [int(row["epoch"]) + 1 for row in rows]
-    losses, accuracy = figure.subplots(1, 2)
-    for column in ("train_loss", "val_loss"):
-        losses.plot(epochs, [float(row[column]) for row in rows], label=column)
-    accuracy.plot(epochs, [float(row["val_accuracy"]) for row in rows], label="val_accuracy")
-    for axes in (losses, accuracy):
-        axes.set_xlabel("epoch")
+def _quantities(row: dict[str, str]) -> dict[str, list[str]]:
+    """The columns of a table by what they are of: `train_loss` and `val_loss` are both loss.
+
+    Quantities of several columns come first.
+    """
+    groups: dict[str, list[str]] = {}
+    for column in row:
+        if column not in COUNTERS:
+            prefix, _, rest = column.partition("_")
+            name = rest if prefix in ("train", "val", "test") and rest else column
+            groups.setdefault(name, []).append(column)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def _draw(figure: Any, groups: list[tuple[str, list[str]]], rows: list[dict[str, str]]) -> None:
+    steps = [int(row["step"]) for row in rows]
+    columns = min(2, len(groups))
+    grid = figure.subplots((len(groups) + columns - 1) // columns, columns, squeeze=False)
+    for axes in grid.flat[len(groups) :]:
+        axes.set_axis_off()
+    for axes, (name, members) in zip(grid.flat, groups, strict=False):
+        for column in members:
+            axes.plot(steps, [to_float(row[column]) for row in rows], label=column)
+        axes.set_xlabel("step")
+        axes.set_title(name)
         axes.legend()
         axes.grid(alpha=0.3)
-    partial = run_dir / f"{CURVES}.partial"
-    figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
-    partial.replace(run_dir / CURVES)
-
-
-def _csv_text(rows: list[dict[str, str]]) -> str:
-    lines = [",".join(COLUMNS), *(",".join(row[c] for c in COLUMNS) for row in rows)]
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from .config import (
-    INERT_KEYS,
     Config,
     config_from_dict,
     config_sha256,
     flatten,
+    is_inert,
     to_dict,
     to_yaml,
 )
@@ -281,8 +281,7 @@ def _changes(manifest: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         changes += [
             f"{layer} {key} was {_short(before.get(key))}, now {_short(after.get(key))}"
             for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-            and not (layer == "config" and key.startswith(INERT_KEYS))
+            if before.get(key) != after.get(key) and not (layer == "config" and is_inert(key))
         ]
     return changes
 

@@ -141,17 +141,15 @@ def _train(
             optimizer.step()
 
             # `.item()` waits for the GPU: the price of an exact record of every step.
-            recorder.step(Step(done, epoch, loss.item(), grad_norm.item()))
+            numbers = {"loss": loss.item(), "grad_norm": grad_norm.item()}
+            recorder.step(Step(done, epoch, numbers))
             progress.step()
             is_best = False
             if done % steps_per_epoch == 0:
                 seed_stream(config.seed, "eval", "val", done)
                 val_loss, val_accuracy = evaluate(model, data.val, batch_size, device)
                 metrics = {"learning_rate": lr, "val_loss": val_loss, "val_accuracy": val_accuracy}
-                row = recorder.epoch(
-                    epoch=epoch, step=done, num_steps=steps_per_epoch, metrics=metrics
-                )
-                progress.epoch(row, num_epochs)
+                progress.row(recorder.row(epoch=epoch, step=done, metrics=metrics))
                 is_best = val_accuracy > best["val_accuracy"]  # on a tie the earlier one stays
                 if is_best:
                     best = {"step": done, "val_accuracy": val_accuracy}

@@ -218,8 +218,8 @@ def _write(
         title=manifest["run_id"],
         verdict="IDENTICAL" if identical else "DIFFERENT",
         curves={
-            "recorded": [(s.step, s.loss) for stretch in stretches for s in stretch.recorded],
-            "executed again": [(s.step, s.loss) for stretch in stretches for s in stretch.repeated],
+            "recorded": [point for stretch in stretches for point in _curve(stretch.recorded)],
+            "executed again": [p for stretch in stretches for p in _curve(stretch.repeated)],
         },
         facts={
             "code.commit": flatten(manifest).get("code.commit"),
@@ -229,3 +229,8 @@ def _write(
         },
         differences=[(f"{c.layer}: {c.key}", c.a, c.b) for c in found],
     )
+
+
+def _curve(steps: list[Step]) -> list[tuple[int, float]]:
+    """The first number that was logged, over the steps."""
+    return [(step.step, next(iter(step.numbers.values()))) for step in steps if step.numbers]
