@@ -304,7 +304,8 @@ def test_a_hook_that_runs_the_tests_leaves_the_repository_alone(house, tmp_path,
     (hooks / hook).write_text(f'#!/bin/sh\n{script} ARGS="{files}"\n')
     (hooks / hook).chmod(0o755)
     if hook == "pre-commit":
-        (checkout / "README.md").write_text("another\n")
+        with (checkout / "README.md").open("a") as readme:
+            readme.write("\nA sentence more.\n")
     before = snapshot(checkout)
     what = {
         "pre-commit": ["commit", "--quiet", "--all", "--message", "note"],
