@@ -27,7 +27,7 @@ test-fast: lint ## the same without the projects that are installed
 	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
 
 test-surroundings: $(TOOLS) ## every command in other people's shells, copies, limits and git states
-	$(PY) -m pytest -m surroundings
+	$(PY) -m pytest -n 2 --dist loadfile -m surroundings
 
 test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
 	$(PY) -m pytest -m faults

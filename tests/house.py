@@ -1,6 +1,7 @@
 """A project with its environment, set up once, and runs of it made in a plain shell."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,8 +11,8 @@ from cookiecutter.main import cookiecutter
 
 from tools import demo
 
-FOLDER = ROOT / "build" / "surroundings"
-"""Kept between calls: the environment in it is made once."""
+FOLDER = ROOT / "build" / f"surroundings-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""Of each process that tests; kept between calls: the environment in it is made once."""
 SMOKE = "configs/smoke.yaml"
 RESULTS = ("steps.jsonl", "metrics.csv", "model.safetensors")
 
