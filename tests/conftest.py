@@ -169,8 +169,7 @@ def born(fresh, cruft_environment, tmp_path):
     def of(tag, name="probe", **answers):
         source = fresh(tag, **{**releases.ANSWERS, **answers})
         project = shutil.copytree(source, tmp_path / name, symlinks=True)
-        (project / ".envs").mkdir()
-        (project / ".envs" / "tool-upgrade").symlink_to(cruft_environment)
+        releases.lend(cruft_environment, project)
         releases.commit(project)
         return project
 

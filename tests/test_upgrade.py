@@ -246,8 +246,7 @@ def test_a_replay_on_a_branch_keeps_edits(at, born, fresh, manager):
 def test_an_edit_before_the_first_commit_is_kept(fresh, cruft_environment, tmp_path):
     """There the repository has never seen the template's own file, which a merge starts from."""
     project = shutil.copytree(fresh(NOW, **ANSWERS), tmp_path / "probe")
-    (project / ".envs").mkdir()
-    (project / ".envs" / "tool-upgrade").symlink_to(cruft_environment)
+    releases.lend(cruft_environment, project)
     edit(project / "src/probe/model.py", r"\Z", '\n\nMINE = "model"\n')
     edit(project / "README.md", r"^## What is where$", "## What is where, by us")
     commit(project)
@@ -367,8 +366,7 @@ def team(request, template, cruft_environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("team")
     manager, tag = request.param
     project = create(template, tag, folder, **ANSWERS, dependency_manager=manager)
-    (project / ".envs").mkdir()
-    (project / ".envs" / "tool-upgrade").symlink_to(cruft_environment)
+    releases.lend(cruft_environment, project)
     commit(project)
     torch = logic.stack(REAL_STACK)["torch"]
     with demo.local_torch(project, torch, locks=True):  # a mirror, to git an edit like any other
