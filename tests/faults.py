@@ -599,8 +599,8 @@ FAULTS = [
         (
             "the digest of a change leaves new files out",
             "git.py",
-            "    return kind, hashlib.sha256(path.read_bytes()).hexdigest().encode()",
-            '    return kind, b""',
+            '        return kind, hashlib.file_digest(file, "sha256").hexdigest().encode()',
+            '        return kind, b""',
         ),
         (
             "the lock is not recorded",

@@ -144,6 +144,8 @@ STREAMS = [
     Row("standard output closed", around="{command} >&-", proof="true",
         verbs=("train", "resume", "verify")),
     Row("standard error closed", around="{command} 2>&-", proof="true"),
+    Row("a disk behind standard error that is full", around="{command} 2>/dev/full",
+        proof="[ -c /dev/full ]"),
     Row("all streams closed", around="{command} <&- >&- 2>&-", proof="true",
         verbs=("train", "resume", "verify")),
     Row("a reader that goes away", around="{command} | head -n 1", proof="command -v head",
