@@ -44,8 +44,6 @@ def verify(run_dir: Path, *, num_segments: int | None = None, seed: int = 0) -> 
         ValueError: the run is damaged or not complete, or could not be executed.
     """
     manifest = _checked_manifest(run_dir, whole=num_segments is None)
-    if missing := _missing_commit(manifest):
-        print(f"warning: {missing}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
         if num_segments is None:
             stretches, found = _whole(run_dir, manifest, Path(scratch))
@@ -86,6 +84,13 @@ def _checked_manifest(run_dir: Path, *, whole: bool) -> dict[str, Any]:
     return manifest
 
 
+def _announce(run_dir: Path, manifest: dict[str, Any]) -> None:
+    """After the last check that may refuse: a refusal is one line."""
+    if missing := _missing_commit(manifest):
+        print(f"warning: {missing}", file=sys.stderr)
+    print(f"executing again: {run_dir}", flush=True)
+
+
 def _missing_commit(manifest: dict[str, Any]) -> str:
     """What to do where the commit of a run is not to be had; empty where it is, or no git is."""
     root, commit = find_project_root(), manifest["code"]["commit"]
@@ -106,7 +111,7 @@ def _whole(
 ) -> tuple[list[Stretch], list[Cause]]:
     config, again = scratch / "config.yaml", scratch / "run"
     config.write_text(to_yaml(config_from_dict(manifest["config"])), encoding="utf-8")
-    print(f"executing again: {run_dir}", flush=True)
+    _announce(run_dir, manifest)
     _execute("--config", config, "--run-dir", again)
     result = compare_runs(run_dir, again)
     print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
@@ -153,8 +158,8 @@ def _segments(
     last = load_checkpoint(checkpoint_path(folder, steps[-1]), torch.device("cpu"))
     logs_until(run_dir, steps[-1], last["logs"])  # an edited log is no record
     recorded = read_steps(run_dir / STEPS, partial=True)
+    _announce(run_dir, manifest)
     print(
-        f"executing again: {run_dir}\n"
         f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again",
         flush=True,
     )
