@@ -1,4 +1,4 @@
-"""Progress is a bar where a person looks, and a line a row where a file is written."""
+"""Progress is a bar where a person looks, and a line for each row where a file is written."""
 
 import io
 import logging

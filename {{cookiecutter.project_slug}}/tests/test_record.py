@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 from conftest import edit_manifest
 
@@ -45,6 +46,30 @@ def test_any_number_is_recorded_exactly(tmp_path):
     assert list(row) == ["epoch", "step", *(f"train_{name}" for name in odd), "val"]
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """Written as Python's own, which is how they are read again."""
+    with Recorder(tmp_path) as recorder:
+        recorder.step(Step(1, 0, {"a": np.float64(0.1), "b": np.float32(0.1), "c": np.int64(7)}))
+        recorder.row(epoch=0, step=1, metrics={"val": np.float64(0.1)})
+    (step,) = read_steps(tmp_path / "steps.jsonl")
+    assert step.numbers == {"a": 0.1, "b": float(np.float32(0.1)), "c": 7}
+    (row,) = read_metrics(tmp_path / "metrics.csv")
+    assert row["val"] == "0.1"
+
+
+def test_a_run_that_an_older_version_began_keeps_its_table(tmp_path):
+    """Its header lacks a mean that is recorded now: the rows after a resume lack it too."""
+    write(tmp_path, range(1, 3))
+    path = tmp_path / "metrics.csv"
+    rows = read_metrics(path)
+    names = [name for name in rows[0] if name != "train_tokens_seen"]
+    older = f"{','.join(names)}\n{','.join(rows[0][name] for name in names)}\n"
+    path.write_text(older)
+    write(tmp_path, range(3, 5), resume=2)
+    assert path.read_text().startswith(older)
+    assert [*read_metrics(path)[1]] == names
+
+
 def test_a_task_has_metrics_of_its_own(tmp_path):
     """The table's header is that of the first row: means of the steps' numbers, then the metrics;
     it can be drawn, and two runs of such a task be compared step by step."""
@@ -78,6 +103,10 @@ def test_a_resume_between_two_rows_gives_the_same_table(tmp_path):
         (None, {"step": 1}, "step is a column of every log; take another name"),
         (None, {"train_bits": 1.0}, "train_bits is the mean of the steps' numbers"),
         (None, {"a,b": 1.0}, "'a,b' is no name for a number"),
+        (None, {"top@5": 1.0}, "'top@5' is no name for a number"),
+        (None, {"val_perplexity": "1.0", "tokens": 1}, "val_perplexity must be a number, got str"),
+        ({"bits": True, "tokens_seen": 1}, None, "bits must be a number, got bool 'True'"),
+        ({"bits": 1j, "tokens_seen": 1}, None, "bits must be a number, got complex '1j'"),
     ],
 )
 def test_other_names_than_the_first_are_refused(tmp_path, numbers, metrics, complaint):

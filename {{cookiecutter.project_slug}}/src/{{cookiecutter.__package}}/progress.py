@@ -1,4 +1,4 @@
-"""Progress that suits its reader: a bar in a terminal or notebook, a line a row in a log."""
+"""Progress that suits its reader: a bar in a terminal or notebook, a line for each row in a log."""
 
 import logging
 import sys
