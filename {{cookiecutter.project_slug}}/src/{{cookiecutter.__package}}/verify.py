@@ -190,7 +190,7 @@ def _prepare(run_dir: Path, again: Path, start: int) -> Path:
 
 
 def _execute(*arguments: object) -> None:
-    command = [sys.executable, "-m", __package__, "train", *map(str, arguments)]
+    command = [sys.executable, "-m", __package__, "train", "--scratch", *map(str, arguments)]
     # A verification is not an experiment: it is not tracked anywhere.
     done = subprocess.run(
         [*command, "tracking.mlflow_uri="], env=for_children(), stdout=subprocess.DEVNULL
