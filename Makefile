@@ -27,16 +27,16 @@ test-fast: lint ## the same without the projects that are installed
 	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
 
 test-surroundings: $(TOOLS) ## every command in other people's shells, copies, limits and git states
-	$(PY) -m pytest -n 2 --dist loadfile -m surroundings
+	$(PY) -m pytest -n 2 --dist loadfile -m "surroundings and not slow"
 
 test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
-	$(PY) -m pytest -m faults
+	$(PY) -m pytest -n 2 --dist loadfile -m "faults and not slow"
 
 test-upgrades: $(TOOLS) ## upgrade projects from every release, by cruft, make upgrade and replay
-	$(PY) -m pytest -n 2 -m upgrades
+	$(PY) -m pytest -n 2 -m "upgrades and not slow"
 
 test-containers: $(TOOLS) ## build the images and run the services; fetches an engine where none runs
-	$(PY) -m pytest -m containers
+	$(PY) -m pytest -m "containers and not slow"
 
 test-slow: $(TOOLS) ## the long checks: kills at every step and instant, planted faults, a real MLflow server
 	$(PY) -m pytest -m slow

@@ -38,15 +38,21 @@ class Row:
 
 
 def _in(verbs: str, *rows: Row) -> list[Row]:
-    """The rows, tried with these commands unless they name others."""
-    return [replace(row, verbs=tuple(verbs.split())) if row.verbs is EVERY else row for row in rows]
+    """The rows, tried with these commands unless they name others; what a row puts into the record
+    is asked of a resumed run too."""
+
+    def tried(row: Row) -> tuple[str, ...]:
+        first, *others = verbs.split()
+        return (first, *(["resume"] if row.recorded else []), *others)
+
+    return [replace(row, verbs=tried(row)) if row.verbs is EVERY else row for row in rows]
 
 
 def _set(*names: str, value: str = "1") -> dict[str, str]:
     return dict.fromkeys(names, value)
 
 
-THREADS = _in("train resume compare",
+THREADS = _in("train compare",
     Row("OpenMP's limit of threads", _set("OMP_THREAD_LIMIT"), verbs=(*EVERY,)),
     Row("OpenMP: threads, binding, places", {"OMP_NUM_THREADS": "2", "OMP_PROC_BIND": "true",
         "OMP_PLACES": "cores", "OMP_SCHEDULE": "dynamic", "OMP_DYNAMIC": "TRUE"}),
@@ -59,7 +65,7 @@ THREADS = _in("train resume compare",
     Row("BLIS, NumExpr, vecLib, TBB", _set("BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
         "VECLIB_MAXIMUM_THREADS", "TBB_NUM_THREADS")),
 )  # fmt: skip
-KERNELS = _in("train resume compare",
+KERNELS = _in("train compare",
     Row("torch: instruction set of its kernels", {"ATEN_CPU_CAPABILITY": "default"}),
     Row("torch: another such set", {"ATEN_CPU_CAPABILITY": "avx2"}, verbs=(*EVERY,)),
     Row("oneDNN: instruction set and precision", {"ONEDNN_MAX_CPU_ISA": "SSE41",
@@ -108,7 +114,7 @@ PYTHONS = _in("train compare doctor",
     Row("settings of pip, uv and poetry", {"PIP_USER": "1", "PIP_CONSTRAINT": "/nowhere",
         "PIP_TARGET": "/nowhere", "UV_PROJECT": "/nowhere", "POETRY_VIRTUALENVS_CREATE": "false"}),
 )  # fmt: skip
-SHELLS = _in("train resume doctor",
+SHELLS = _in("train doctor",
     Row("an empty environment", before="unset HOME USER LANG", around="env -i {command}",
         proof='[ -z "$HOME" ]', verbs=(*EVERY,)),
     Row("HOME and TMPDIR that do not exist", {"HOME": "/nowhere", "TMPDIR": "/nowhere"},
