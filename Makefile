@@ -6,6 +6,9 @@ VENV := build/venv
 TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
+# What the other verbs `make test-…` try.
+NOT_HERE := not slow and not containers and not upgrades and not faults and not surroundings
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-surroundings test-faults test-upgrades test-containers test-slow lint bench expected matrix environments menu surroundings locks release clean
 
@@ -15,23 +18,25 @@ help: ## list all commands
 demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
 	$(PY) tools/demo.py $(DEMO_STACK) $(DEMO_MANAGER)
 
-test: lint ## everything that CI runs: all bakes, and projects that really install and train
-	$(PY) -m pytest
+# Two at a time; the tests of one installed project stay together.
+test: lint ## all bakes, and projects that really install, train and verify
+	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
+	$(PY) -m pytest -n 2 --dist loadfile -m "real and $(NOT_HERE)"
 
 test-fast: lint ## the same without the projects that are installed
-	$(PY) -m pytest -m "not real and not slow and not containers and not upgrades and not faults and not surroundings"
+	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
 
 test-surroundings: $(TOOLS) ## every command in other people's shells, copies, limits and git states
-	$(PY) -m pytest -m surroundings
+	$(PY) -m pytest -n 2 --dist loadfile -m "surroundings and not slow"
 
 test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
-	$(PY) -m pytest -m faults
+	$(PY) -m pytest -n 2 --dist loadfile -m "faults and not slow"
 
 test-upgrades: $(TOOLS) ## upgrade projects from every release, by cruft, make upgrade and replay
-	$(PY) -m pytest -m upgrades
+	$(PY) -m pytest -n 2 -m "upgrades and not slow"
 
 test-containers: $(TOOLS) ## build the images and run the services; fetches an engine where none runs
-	$(PY) -m pytest -m containers
+	$(PY) -m pytest -m "containers and not slow"
 
 test-slow: $(TOOLS) ## the long checks: kills at every step and instant, planted faults, a real MLflow server
 	$(PY) -m pytest -m slow

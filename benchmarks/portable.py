@@ -5,7 +5,6 @@ An emulator executes the instructions that a processor of that name has, so libr
 code as they would there; it cannot show what a chip's own approximate instructions give.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -48,7 +47,7 @@ def weights(cpu: str | None, profile: str, arguments: list[str]) -> bytes:
         run_dir = Path(scratch) / "run"
         command = [*emulator, ".venv/bin/python", "-m", "demo_project", "train"]
         command += ["--run-dir", run_dir, *arguments, f"determinism.profile={profile}"]
-        environ = {**os.environ, **demo.SETTLED, **(demo.PORTABLE if profile == "portable" else {})}
+        environ = {**demo.settled(), **(demo.PORTABLE if profile == "portable" else {})}
         subprocess.run(command, cwd=PROJECT, env=environ, check=True, capture_output=True)
         return (run_dir / "model.safetensors").read_bytes()
 

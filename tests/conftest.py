@@ -109,9 +109,11 @@ def pip_project(baked_real):
     python, stack = QUESTIONS["python_version"][0], QUESTIONS["stack"][0]
     at_hand = pytorch_index.find_wheel(logic.stack(stack)["torch"])
     nearest = {} if at_hand and python == THIS_PYTHON else {"stack": REAL_CUDA_STACK}
+    from lent import set_up  # which takes its constants from here
+
     project = baked_real(**nearest).path
     commit(project)
-    make(project, "setup")
+    set_up(project)
     return project
 
 
@@ -169,8 +171,7 @@ def born(fresh, cruft_environment, tmp_path):
     def of(tag, name="probe", **answers):
         source = fresh(tag, **{**releases.ANSWERS, **answers})
         project = shutil.copytree(source, tmp_path / name, symlinks=True)
-        (project / ".envs").mkdir()
-        (project / ".envs" / "tool-upgrade").symlink_to(cruft_environment)
+        releases.lend(cruft_environment, project)
         releases.commit(project)
         return project
 
@@ -218,12 +219,11 @@ def built(baked_real, containers):
 @pytest.fixture(scope="session")
 def environment(built):
     """The same project's environment without a container; the variables that it was made with."""
-    import boxes
+    from lent import set_up
 
+    set_up(built.project)
     names = [name for name in built.environ if name.startswith("PYTORCH_INDEX")]
-    environ = {**demo.environment(), **{name: built.environ[name] for name in names}}
-    boxes.make(built.project, "setup", "ACCELERATOR=cpu", environ=environ)
-    return environ
+    return {**demo.environment(), **{name: built.environ[name] for name in names}}
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,11 @@ import traceback
 
 def main(package: str) -> None:
     """Answer each case with its exit code and what it wrote to stderr."""
+    before = dict(os.environ)
     import torch  # noqa: F401  (what every fork has already)
 
+    os.environ.clear()  # what libraries set would make a fork start itself again
+    os.environ.update(before)
     program = importlib.import_module(f"{package}.__main__")
     for line in sys.stdin:
         case = json.loads(line)

@@ -405,8 +405,8 @@ FAULTS = [
         (
             "losses are rounded in the log",
             "train.py",
-            "Step(done, epoch, loss.item(),",
-            "Step(done, epoch, round(loss.item(), 5),",
+            '{"loss": loss.item(),',
+            '{"loss": round(loss.item(), 5),',
         ),
         (
             "the log tells the loss of the step before",
@@ -418,8 +418,8 @@ FAULTS = [
         (
             "the table averages the wrong steps",
             "record.py",
-            "range(step - num_steps + 1, step + 1)",
-            "range(max(1, step - num_steps), step)",
+            "steps[seen:]]\n",
+            "steps[:seen]]\n",
         ),
     ),
     *_group(
@@ -599,8 +599,8 @@ FAULTS = [
         (
             "the digest of a change leaves new files out",
             "git.py",
-            "    return kind, hashlib.sha256(path.read_bytes()).hexdigest().encode()",
-            '    return kind, b""',
+            '        return kind, hashlib.file_digest(file, "sha256").hexdigest().encode()',
+            '        return kind, b""',
         ),
         (
             "the lock is not recorded",
@@ -650,8 +650,8 @@ FAULTS = [
         (
             "compare leaves the gradient norm out",
             "compare.py",
-            '("epoch", "loss", "grad_norm")',
-            '("epoch", "loss")',
+            '({"epoch": s.epoch, **s.numbers} for s',
+            '({"epoch": s.epoch, "loss": s.numbers["loss"]} for s',
         ),
         (
             "compare leaves the weights out",

@@ -1,17 +1,19 @@
 """A project with its environment, set up once, and runs of it made in a plain shell."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from conftest import REAL_STACK, ROOT, THIS_PYTHON, commit, make
+from conftest import REAL_STACK, ROOT, THIS_PYTHON, commit
 from cookiecutter.main import cookiecutter
+from lent import set_up
 
 from tools import demo
 
-FOLDER = ROOT / "build" / "surroundings"
-"""Kept between calls: the environment in it is made once."""
+FOLDER = ROOT / "build" / f"surroundings-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""Of each process that tests."""
 SMOKE = "configs/smoke.yaml"
 RESULTS = ("steps.jsonl", "metrics.csv", "model.safetensors")
 
@@ -23,7 +25,7 @@ class House:
         self.scratch = scratch
         self.project = bake(FOLDER / "real")
         commit(self.project)
-        make(self.project, "setup")
+        set_up(self.project)
         self.python = self.project / ".envs" / "cpu" / "bin" / "python"
         self.environ = {n: v for n, v in demo.environment().items() if not n.startswith("PYTHON")}
         self.reference, self.stopped = scratch / "reference", scratch / "stopped"
@@ -93,19 +95,14 @@ class House:
 
 
 def bake(folder: Path, **answers: str) -> Path:
-    """A project in a folder of its own, whose environment stays from the last time."""
+    """A fresh project in a folder of its own, whatever was there."""
     given = {"stack": REAL_STACK, "python_version": THIS_PYTHON, "project_slug": folder.name}
-    fresh = folder.parent / "fresh"
-    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     cookiecutter(
         str(ROOT),
         no_input=True,
-        output_dir=str(fresh),
+        output_dir=str(folder.parent),
         extra_context={**given, **answers},
         default_config=True,
     )
-    if (folder / ".envs").exists():
-        (folder / ".envs").replace(fresh / folder.name / ".envs")
-    shutil.rmtree(folder, ignore_errors=True)
-    (fresh / folder.name).replace(folder)
     return folder

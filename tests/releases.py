@@ -3,6 +3,7 @@
 What is not committed here counts: it is what the tests are about.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -105,6 +106,23 @@ def create(template: Path, tag: str, folder: Path, **answers: str) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = (path for path in folder.iterdir() if path.name == answers["project_slug"])
     return made
+
+
+def lend(environment: Path, project: Path) -> None:
+    """Give `project` the environment of its upgrades' tool, which was made once for all of them,
+    marked in the way that the project's own version knows it by."""
+    folder = project / ".envs" / "tool-upgrade"
+    folder.mkdir(parents=True)
+    for part in environment.iterdir():
+        if part.name != ".complete":
+            (folder / part.name).symlink_to(part)
+    lock = project / "environment" / "upgrade.txt"
+    if not lock.exists():
+        return  # of 0.1.0, which has no such verb
+    tool = (project / "environment" / "tool.py").read_text()
+    where = str(folder.resolve()) if "prefix.resolve()" in tool else ""
+    digest = hashlib.sha256(lock.read_bytes() + f"{sys.version}{where}".encode()).hexdigest()
+    (folder / ".complete").write_text(digest)
 
 
 def commit(project: Path, message: str = "first") -> None:

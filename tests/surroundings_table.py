@@ -38,15 +38,21 @@ class Row:
 
 
 def _in(verbs: str, *rows: Row) -> list[Row]:
-    """The rows, tried with these commands unless they name others."""
-    return [replace(row, verbs=tuple(verbs.split())) if row.verbs is EVERY else row for row in rows]
+    """The rows, tried with these commands unless they name others; what a row puts into the record
+    is asked of a resumed run too."""
+
+    def tried(row: Row) -> tuple[str, ...]:
+        first, *others = verbs.split()
+        return (first, *(["resume"] if row.recorded else []), *others)
+
+    return [replace(row, verbs=tried(row)) if row.verbs is EVERY else row for row in rows]
 
 
 def _set(*names: str, value: str = "1") -> dict[str, str]:
     return dict.fromkeys(names, value)
 
 
-THREADS = _in("train resume compare",
+THREADS = _in("train compare",
     Row("OpenMP's limit of threads", _set("OMP_THREAD_LIMIT"), verbs=(*EVERY,)),
     Row("OpenMP: threads, binding, places", {"OMP_NUM_THREADS": "2", "OMP_PROC_BIND": "true",
         "OMP_PLACES": "cores", "OMP_SCHEDULE": "dynamic", "OMP_DYNAMIC": "TRUE"}),
@@ -59,7 +65,7 @@ THREADS = _in("train resume compare",
     Row("BLIS, NumExpr, vecLib, TBB", _set("BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
         "VECLIB_MAXIMUM_THREADS", "TBB_NUM_THREADS")),
 )  # fmt: skip
-KERNELS = _in("train resume compare",
+KERNELS = _in("train compare",
     Row("torch: instruction set of its kernels", {"ATEN_CPU_CAPABILITY": "default"}),
     Row("torch: another such set", {"ATEN_CPU_CAPABILITY": "avx2"}, verbs=(*EVERY,)),
     Row("oneDNN: instruction set and precision", {"ONEDNN_MAX_CPU_ISA": "SSE41",
@@ -108,7 +114,7 @@ PYTHONS = _in("train compare doctor",
     Row("settings of pip, uv and poetry", {"PIP_USER": "1", "PIP_CONSTRAINT": "/nowhere",
         "PIP_TARGET": "/nowhere", "UV_PROJECT": "/nowhere", "POETRY_VIRTUALENVS_CREATE": "false"}),
 )  # fmt: skip
-SHELLS = _in("train resume doctor",
+SHELLS = _in("train doctor",
     Row("an empty environment", before="unset HOME USER LANG", around="env -i {command}",
         proof='[ -z "$HOME" ]', verbs=(*EVERY,)),
     Row("HOME and TMPDIR that do not exist", {"HOME": "/nowhere", "TMPDIR": "/nowhere"},
@@ -118,6 +124,7 @@ SHELLS = _in("train resume doctor",
     Row("variables of CI and of batch systems", {"CI": "true", "GITHUB_ACTIONS": "true",
         "PBS_JOBID": "7", "LSB_JOBID": "7", "OMPI_COMM_WORLD_RANK": "1", "JUPYTER_TOKEN": "x",
         "BASH_ENV": "/nowhere", "ENV": "/nowhere"}, verbs=("train", "doctor")),
+    Row("another user's name", {"USER": "somebody", "LOGNAME": "somebody", "USERNAME": "x"}),
     Row("another time zone and language", {"TZ": "Pacific/Chatham", "LC_ALL": "C",
         "LANGUAGE": "de"}),
     Row("proxies", {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9",
@@ -128,14 +135,16 @@ SHELLS = _in("train resume doctor",
     Row("a matplotlibrc in the configuration", {"MPLCONFIGDIR": "{rc}"},
         proof='grep -q usetex "$MPLCONFIGDIR/matplotlibrc"', verbs=(*EVERY,)),
     Row("umask 077", before="umask 077", proof='[ "$(umask)" = 0077 ]'),
-    Row("few open files", before="ulimit -n 48", proof='[ "$(ulimit -n)" = 48 ]'),
+    Row("few open files", before="ulimit -n 24", proof='[ "$(ulimit -n)" = 24 ]'),
     Row("a small stack, no core files", before="ulimit -s 1024; ulimit -c 0",
         proof='[ "$(ulimit -s)" = 1024 ]'),
     Row("one processor", around="taskset -c 0 {command}", proof='[ "$(taskset -c 0 nproc)" = 1 ]'),
     Row("a low priority", around="nice -n 19 {command}", proof='[ "$(nice -n 19 nice)" = 19 ]'),
     Row("a session of its own", around="setsid --wait {command}", proof="command -v setsid"),
     Row("a hang-up that is ignored", around="nohup {command}", proof="command -v nohup"),
-    Row("jemalloc or another library in front", {"LD_LIBRARY_PATH": "/nowhere"},
+    Row("a library in front of all others", {"LD_PRELOAD": "libdl.so.2"},
+        recorded=("environment.LD_PRELOAD",)),
+    Row("another folder of libraries", {"LD_LIBRARY_PATH": "/nowhere"},
         recorded=("environment.LD_LIBRARY_PATH",)),
     Row("signals that are ignored", before="trap '' HUP USR1 USR2 INT", proof="trap | grep -q HUP"),
 )  # fmt: skip
@@ -144,6 +153,8 @@ STREAMS = [
     Row("standard output closed", around="{command} >&-", proof="true",
         verbs=("train", "resume", "verify")),
     Row("standard error closed", around="{command} 2>&-", proof="true"),
+    Row("a disk behind standard error that is full", around="{command} 2>/dev/full",
+        proof="[ -c /dev/full ]"),
     Row("all streams closed", around="{command} <&- >&- 2>&-", proof="true",
         verbs=("train", "resume", "verify")),
     Row("a reader that goes away", around="{command} | head -n 1", proof="command -v head",

@@ -219,7 +219,7 @@ class Driver:
     """The package's command line, in a warm interpreter of the project's environment."""
 
     def __init__(self, project):
-        environ = {**demo.environment(), **demo.SETTLED, "PYTHONPATH": str(project / "src")}
+        environ = {**demo.settled(), "PYTHONPATH": str(project / "src")}
         command = [project / ".venv/bin/python", ROOT / "tests/drive.py", "real"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(list(map(str, command)), env=environ, **pipes)

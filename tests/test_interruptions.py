@@ -249,8 +249,7 @@ def test_ctrl_c_while_libraries_are_imported_leaves_nothing(pip_project, tmp_pat
     command = [".venv/bin/python", "-X", "importtime", "train.py", "--config", "configs/smoke.yaml"]
     command += ["--run-dir", str(tmp_path / "run")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environ = {**demo.environment(), **demo.SETTLED}
-    running = subprocess.Popen(command, cwd=pip_project, env=environ, **pipes)
+    running = subprocess.Popen(command, cwd=pip_project, env=demo.settled(), **pipes)
     for line in running.stderr:
         if f" {module}." in line:  # a part of it is there, and the rest comes
             break

@@ -10,11 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import commit
-from house import RESULTS, SMOKE, House
+from conftest import REAL_CUDA_STACK, REAL_STACK, commit
+from house import RESULTS, SMOKE, House, bake
+from lent import linked_copy
+
+import template_logic as logic
+from tools import demo
 
 pytestmark = pytest.mark.surroundings
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away and mounts")
@@ -53,7 +58,7 @@ def copy(house: House, target: Path) -> Path:
     subprocess.run(["cp", "-a", "--reflink=auto", "--no-preserve=context", house.project / ".git",
                     *[p for p in house.project.iterdir() if p.name not in (".envs", ".git")],
                     _made(target)], check=True)  # fmt: skip
-    subprocess.run(["cp", "-al", house.project / ".envs", target / ".envs"], check=True)
+    linked_copy(house.project / ".envs", target / ".envs")
     return target
 
 
@@ -253,6 +258,16 @@ def test_somebody_elses_repository_is_refused(house, tmp_path):
     is_of(last_run(done, other), other, house)
 
 
+# A commit in each kind of checkout, each other hook in one; the rest with `make test-slow`.
+_OFTEN = [("pre-push", "worktree"), ("post-checkout", "submodule")]
+HOOKS = [
+    pytest.param(*pair, marks=[] if pair[0] == "pre-commit" or pair in _OFTEN else pytest.mark.slow)
+    for pair in product(
+        ["pre-commit", "pre-push", "post-checkout"], ["clone", "worktree", "submodule"]
+    )
+]
+
+
 def snapshot(repository: Path) -> dict[str, object]:
     """What a hook must not change: branch, index, work tree, configuration."""
     folder = Path(git(repository, "rev-parse", "--absolute-git-dir").strip())
@@ -288,23 +303,23 @@ def checkout_of(kind: str, house: House, scratch: Path) -> tuple[Path, Path]:
     if kind == "worktree":
         git(checkout, "worktree", "add", "--quiet", "-b", "side", scratch / "tree")
         checkout = scratch / "tree"
-    subprocess.run(["cp", "-al", house.project / ".envs", checkout / ".envs"], check=True)
+    linked_copy(house.project / ".envs", checkout / ".envs")
     common = git(checkout, "rev-parse", "--path-format=absolute", "--git-common-dir").strip()
     return checkout, Path(common) / "hooks"
 
 
-@pytest.mark.parametrize("kind", ["clone", "worktree", "submodule"])
-@pytest.mark.parametrize("hook", ["pre-commit", "pre-push", "post-checkout"])
+@pytest.mark.parametrize(("hook", "kind"), HOOKS)
 def test_a_hook_that_runs_the_tests_leaves_the_repository_alone(house, tmp_path, kind, hook):
     """The tests that use git, started by git: nothing of the repository is theirs to touch."""
     checkout, hooks = checkout_of(kind, house, tmp_path)
-    files = "tests/test_manifest.py tests/test_doctor.py tests/test_shell.py"
+    chosen = "-k 'git or commit or repositor or clean'"
     script = f'cd "{checkout}" && env > "{tmp_path}/seen" && exec make test ACCELERATOR=cpu'
     hooks.mkdir(exist_ok=True)
-    (hooks / hook).write_text(f'#!/bin/sh\n{script} ARGS="{files}"\n')
+    (hooks / hook).write_text(f'#!/bin/sh\n{script} ARGS="{chosen}"\n')
     (hooks / hook).chmod(0o755)
     if hook == "pre-commit":
-        (checkout / "README.md").write_text("another\n")
+        with (checkout / "README.md").open("a") as readme:
+            readme.write("\nA sentence more.\n")
     before = snapshot(checkout)
     what = {
         "pre-commit": ["commit", "--quiet", "--all", "--message", "note"],
@@ -316,6 +331,7 @@ def test_a_hook_that_runs_the_tests_leaves_the_repository_alone(house, tmp_path,
         ["git", *WHO, *what], cwd=checkout, env=environ, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) passed", done.stdout + done.stderr)[1]) >= 15
     seen = (tmp_path / "seen").read_text()
     assert "GIT_" in seen.replace("GIT_AUTHOR_DATE", ""), "git handed nothing to its hook"
     after = snapshot(checkout)
@@ -355,7 +371,7 @@ def test_options_in_args_arrive(house, tmp_path):
     assert (manifest["seed"], manifest["config"]["training"]["num_epochs"]) == (3, 1)
 
 
-@pytest.mark.parametrize("flags", ["-j4", "-j", "-k -j4", "-s", "-B"])
+@pytest.mark.parametrize("flags", ["-j4", "-k -j", "-s -B"])
 def test_train_verify_verifies_what_was_trained(house, tmp_path, flags):
     """In the order typed, by its name, wherever the run lies."""
     args = f"ARGS=--run-dir {tmp_path}/r"
@@ -425,7 +441,7 @@ def test_setting_up_in_a_strange_shell_gives_the_same_environment(house, tmp_pat
     assert "pip install" not in again.stdout
     done = make(house, other, "train", f"CONFIG={SMOKE}", f"ARGS=--run-dir {tmp_path}/r", **strange)
     assert done.returncode == 0, done.stderr
-    assert set(house.differences(tmp_path / "r")) <= {"commit"}
+    assert set(house.differences(tmp_path / "r")) <= {"commit", "dirty"}  # it has no git
 
 
 def test_no_password_of_an_index_is_shown(house, tmp_path):
@@ -499,7 +515,7 @@ def test_a_small_or_closed_dev_shm_is_refused_at_once(house, tmp_path, option):
 def test_too_little_memory_is_one_line(house, tmp_path):
     """`ulimit -v`: the libraries do not even load, or the model does not fit."""
     arguments = ["--config", SMOKE, "--run-dir", tmp_path / "r", "model.width=4096"]
-    done = limited(house, "ulimit -v 4000000", *arguments)
+    done = limited(house, "ulimit -v 2000000", *arguments)
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: out of memory")
 
@@ -591,7 +607,7 @@ def test_a_matplotlibrc_where_the_command_is_typed(house, tmp_path):
 
 
 def test_the_proof_is_green_in_a_shell_full_of_foreign_variables(house, tmp_path):
-    """`make test` of the project, every family set; each disturbance of it is counted by marks."""
+    """`make setup check` of a project of uv, every family set; pip's is tried in a plain shell."""
     foreign = {
         "OPENBLAS_CORETYPE": "Haswell",
         "OMP_THREAD_LIMIT": "1",
@@ -610,8 +626,14 @@ def test_the_proof_is_green_in_a_shell_full_of_foreign_variables(house, tmp_path
         "MAKEFLAGS": "-j4",
         "TZ": "Asia/Kathmandu",
     }
+    project = bake(tmp_path / "real", dependency_manager="uv", stack=REAL_CUDA_STACK)
+    commit(project)
     before = snapshot(Path(house.named["other"]))
-    done = make(house, house.project, "test", **foreign)
-    assert done.returncode == 0, done.stdout[-4000:]
+    with demo.local_torch(project, logic.stack(REAL_STACK)["torch"], locks=False):
+        foreign |= {n: v for n, v in os.environ.items() if n.startswith("PYTORCH_INDEX")}
+        done = make(house, project, "setup", "check", f"PYTHON={sys.executable}", **foreign)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "All checks passed!" in done.stdout
     assert re.search(r"\d{3} passed", done.stdout)
+    assert "items, 0 fail" in done.stdout
     assert snapshot(Path(house.named["other"])) == before

@@ -361,7 +361,9 @@ def test_ctrl_c_leaves_what_was_there(changed):
 
 def test_a_machine_without_a_driver_is_told_before_anything_is_fetched(baked_real, tmp_path):
     """That gigabytes would train on the CPU, what to type instead, and how to keep it so."""
-    project = baked_real(stack=REAL_CUDA_STACK, dependency_manager="pip", project_slug="gpu").path
+    project = baked_real(
+        stack=REAL_CUDA_STACK, dependency_manager="pip", project_slug="real-gpu"
+    ).path
     driver = tmp_path / "nvidia-smi"
     driver.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'; exit 9\n")
     driver.chmod(0o755)

@@ -42,7 +42,7 @@ def start(project: Path, *arguments: object, code: str | None = None) -> subproc
     return subprocess.Popen(
         [python, *what, *map(str, arguments)],
         cwd=project,
-        env={**demo.environment(), **demo.SETTLED},
+        env=demo.settled(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

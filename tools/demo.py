@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from cookiecutter.main import cookiecutter
@@ -20,6 +21,7 @@ import template_logic as logic  # noqa: E402  (the template's root is not a pack
 from tools import pytorch_index  # noqa: E402
 
 FOLDER = ROOT / "build" / "demo"
+SHELL = ROOT / "{{cookiecutter.project_slug}}/src/{{cookiecutter.__package}}/shell.py"
 SETTLED = {
     # What the generated program would set before it starts itself again: for runs that must not.
     "PYTHONHASHSEED": "0",
@@ -69,6 +71,17 @@ def environment() -> dict[str, str]:
     environ = {name: value for name, value in os.environ.items() if name not in dropped}
     # The tools that the template's own environment has (uv, poetry) are there for the project.
     return {**environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"}
+
+
+def settled() -> dict[str, str]:
+    """The same, as a generated program would leave it: a program started in it does not start
+    itself again, whatever the caller's shell sets."""
+    spec = spec_from_file_location("shell", SHELL)
+    shell = module_from_spec(spec)
+    spec.loader.exec_module(shell)
+    dropped = shell.imports({}).keys()
+    kept = {n: v for n, v in environment().items() if not shell.is_foreign(n) and n not in dropped}
+    return {**kept, **SETTLED, "PYTHONNOUSERSITE": "1"}
 
 
 @contextmanager

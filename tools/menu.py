@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import template_logic as logic  # noqa: E402  (the template's root is not a package)
+from tools.written import write_or_check  # noqa: E402
 
 BEGIN, END = "<!-- stacks: written by tools/menu.py -->", "<!-- end of stacks -->"
 
@@ -68,18 +69,8 @@ def readme() -> str:
 
 def main() -> int:
     """Write both files, or with `--check` say which one is stale."""
-    stale = 0
-    for name, text in (("cookiecutter.json", menu()), ("README.md", readme())):
-        path = ROOT / name
-        if path.read_text(encoding="utf-8") == text:
-            continue
-        stale += 1
-        if "--check" in sys.argv:
-            print(f"error: {name} differs from data/; run python tools/menu.py")
-        else:
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {name}")
-    return 1 if stale and "--check" in sys.argv else 0
+    texts = {"cookiecutter.json": menu(), "README.md": readme()}
+    return write_or_check(texts, "data/", "python tools/menu.py")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from surroundings_table import FAMILIES, REFUSED, ROWS, SAME, Row  # noqa: E402
 
-PAGE = ROOT / "docs" / "surroundings.md"
+from tools.written import write_or_check  # noqa: E402
+
 README = ROOT / "README.md"
 BEGIN, END = "<!-- written by tools/surroundings.py -->", "<!-- end of surroundings -->"
 HEAD = """# Other people's surroundings
@@ -81,18 +82,8 @@ def _situations() -> list[tuple[str, str]]:
 
 def main() -> int:
     """Write both files, or with `--check` say which one is stale."""
-    stale = 0
-    for path, text in ((PAGE, page()), (README, readme())):
-        name = path.relative_to(ROOT)
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale += 1
-        if "--check" in sys.argv:
-            print(f"error: {name} differs from the tests; run make surroundings")
-        else:
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {name}")
-    return 1 if stale and "--check" in sys.argv else 0
+    texts = {"docs/surroundings.md": page(), "README.md": readme()}
+    return write_or_check(texts, "the tests", "make surroundings")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python environment/tool.py NAME          (from environment/NAME.txt into .envs/t
 import hashlib
 import shutil
 import sys
+from pathlib import Path
 
 from failure import one_line, run_quietly, without_secrets
 from locked import PYPI, ROOT
@@ -18,11 +19,10 @@ def main() -> int:
     lock = ROOT / "environment" / f"{name}.txt"
     prefix = ROOT / ".envs" / f"tool-{name}"
     mark = prefix / ".complete"
-    # Its scripts hold absolute paths: in a moved or copied project it is another one.
-    parts = f"{sys.version}{ROOT}".encode()
-    digest = hashlib.sha256(lock.read_bytes() + parts).hexdigest()
-    if mark.is_file() and mark.read_text() == digest:
+    if mark.is_file() and mark.read_text() == _digest(lock, prefix):
         return 0
+    if prefix.is_symlink():
+        prefix.unlink()  # to somebody else's, which stays
     shutil.rmtree(prefix, ignore_errors=True)
     python = prefix / "bin" / "python"
     options = Sources.from_environment().pip_options(PYPI)
@@ -35,8 +35,14 @@ def main() -> int:
     except BaseException:
         shutil.rmtree(prefix, ignore_errors=True)
         raise
-    mark.write_text(digest)
+    mark.write_text(_digest(lock, prefix))
     return 0
+
+
+def _digest(lock: Path, prefix: Path) -> str:
+    # Its scripts hold absolute paths: where it was moved or copied it is another one.
+    parts = f"{sys.version}{prefix.resolve()}".encode()
+    return hashlib.sha256(lock.read_bytes() + parts).hexdigest()
 
 
 if __name__ == "__main__":

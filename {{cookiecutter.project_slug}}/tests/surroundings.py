@@ -27,7 +27,7 @@ NOISY = (
     "train.save_checkpoint",
     "train.start_record",
     "record.Recorder.step",
-    "record.Recorder.epoch",
+    "record.Recorder.row",
     "record.Recorder.sync",
     "progress.Progress.step",
 )

@@ -50,6 +50,17 @@ def test_bad_input_is_one_line_and_exit_code_two(arguments):
     assert done.stderr.count("\n") == 1
 
 
+def test_the_commands_that_follow_are_told_of_a_run_that_is_kept(tmp_path):
+    """And not of one that a verification throws away: `make verify verify` is about one run."""
+    note, train = tmp_path / "last-run", ("train", "--config", SMOKE, "training.num_epochs=1")
+    env = {"LAST_RUN_FILE": str(note)}
+    kept = run(*train, "--run-dir", tmp_path / "kept", env=env)
+    assert "done in" in kept.stderr
+    scratch = run(*train, "--run-dir", tmp_path / "scratch", "--scratch", env=env)
+    assert "done in" not in scratch.stderr
+    assert note.read_text() == f"{tmp_path / 'kept'}\n"
+
+
 @pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError()], ids=repr)
 def test_too_little_memory_is_one_line(monkeypatch, capsys, error):
     """Exit code 1, and which keys to lower; another error of that kind is a bug with its trace."""

@@ -143,7 +143,7 @@ def test_what_differs_after_equal_steps_is_named(smoke_run, copy, quantity):
         results["weights_sha256"] = weights_file_sha256(copy / "model.safetensors")
     elif quantity == "val_loss":
         table = copy / "metrics.csv"
-        value = table.read_text().splitlines()[-1].split(",")[4]
+        value = table.read_text().splitlines()[-1].split(",")[5]
         table.write_text(table.read_text().replace(value, "0.5"))
         results["logs"]["metrics.csv"] = hashlib.sha256(table.read_bytes()).hexdigest()
     else:
@@ -176,7 +176,10 @@ def test_a_record_damaged_in_another_way_is_bad_input(smoke_run, copy):
 
 
 def steps(*losses):
-    return [Step(number, 0, loss, 1.0) for number, loss in enumerate(losses, start=1)]
+    return [
+        Step(number, 0, {"loss": loss, "grad_norm": 1.0})
+        for number, loss in enumerate(losses, start=1)
+    ]
 
 
 def test_the_first_difference_is_exact():

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import sys
+import weakref
 
 import pytest
 from conftest import SMOKE, run
 
 from {{ cookiecutter.__package }}.interrupt import (
     STOP_SIGNALS,
+    CtrlC,
     StopRequest,
     ending_by_signals,
 )
@@ -15,10 +18,11 @@ from {{ cookiecutter.__package }}.interrupt import (
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: signal.Signals(number).name)
-def test_every_signal_of_schedulers_and_terminals_saves_first(number, tmp_path):
-    """TERM, INT, HUP, USR1, USR2, XCPU: a checkpoint of the step, 128 plus the signal's number."""
-    run_dir, name = tmp_path / "run", signal.Signals(number).name
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "USR2", "XCPU"])
+def test_every_signal_of_schedulers_and_terminals_saves_first(name, tmp_path):
+    """A checkpoint of the step, and 128 plus the signal's number."""
+    run_dir, name = tmp_path / "run", f"SIG{name}"
+    number = signal.Signals[name]
     done = run(
         *("train", "--config", SMOKE, "--run-dir", run_dir, "data.num_workers=1"),
         send=f"{name} after record.Recorder.step 5",
@@ -63,3 +67,30 @@ def test_a_command_with_nothing_to_save_ends_as_by_an_exception():
         os.kill(os.getpid(), signal.SIGUSR2)
     assert ended.value.code == 128 + signal.SIGUSR2
     assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+
+
+def test_ctrl_c_that_python_swallows_is_raised_again(monkeypatch):
+    """In the callback of a weak reference, of which an import makes many: without a traceback."""
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    module = StopRequest()
+    reference = weakref.ref(module, lambda _: signal.raise_signal(signal.SIGINT))
+    with CtrlC() as ctrl_c:
+        del module
+        assert reference() is None
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.heed()
+    assert not printed
+    assert sys.unraisablehook == printed.append
+
+
+def test_another_error_that_python_swallows_is_printed(monkeypatch):
+    """Only the one that comes again is silent."""
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    module = StopRequest()
+    reference = weakref.ref(module, lambda _: 1 / 0)
+    with CtrlC():
+        del module
+    assert reference() is None
+    assert [swallowed.exc_type for swallowed in printed] == [ZeroDivisionError]

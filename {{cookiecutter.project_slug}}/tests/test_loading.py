@@ -56,9 +56,12 @@ def test_a_batch_that_does_not_come_ends_the_waiting(num_workers, monkeypatch):
 
 
 def test_a_loader_process_that_dies_is_named():
-    """Killed from outside, or for want of memory: one line that says what to look at."""
-    stop = StopRequest()
-    came = [int(batch) for batch in batches(DataLoader(Slow(3, "dies"), num_workers=1), stop)]
+    """Killed from outside, or for want of memory: one line that says what to look at, and no error
+    in the middle of a step that is at work meanwhile."""
+    stop, came = StopRequest(), []
+    for batch in batches(DataLoader(Slow(3, "dies"), num_workers=1), stop):
+        came.append(int(batch))
+        time.sleep(0.5)
     assert came == [0, 1, 2][: len(came)]
     assert stop.failure.startswith("a loader process died")
     assert "data.num_workers=0" in stop.failure

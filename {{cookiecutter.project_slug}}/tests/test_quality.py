@@ -291,7 +291,7 @@ def test_evaluation_touches_no_weight(observed):
 def test_the_log_holds_exactly_what_was_computed(observed):
     """Each loss of `steps.jsonl` is the loss of that step to the last bit."""
     for seen in observed:
-        recorded = [step.loss for step in read_steps(seen.run_dir / "steps.jsonl")]
+        recorded = [step.numbers["loss"] for step in read_steps(seen.run_dir / "steps.jsonl")]
         assert recorded == seen.losses
 
 

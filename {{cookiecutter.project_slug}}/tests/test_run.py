@@ -54,7 +54,7 @@ def test_every_step_and_epoch_is_recorded(smoke_run):
     with (smoke_run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
-    first = [step.loss for step in steps if step.epoch == 0]
+    first = [step.numbers["loss"] for step in steps if step.epoch == 0]
     assert float(rows[0]["train_loss"]) == sum(first) / len(first)
 
 

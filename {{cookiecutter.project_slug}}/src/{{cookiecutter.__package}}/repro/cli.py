@@ -141,6 +141,8 @@ def _parser(config_class: type[RunConfig]) -> argparse.ArgumentParser:
     )
     # For `verify --segments`, which executes a stretch of a run.
     train.add_argument("--stop-at", type=_whole_number, help=argparse.SUPPRESS)
+    # For runs that are thrown away: whoever verifies or measures asked for no new run.
+    train.add_argument("--scratch", action="store_true", help=argparse.SUPPRESS)
     train.add_argument("overrides", nargs="*", metavar="section.key=value")
     train.set_defaults(run=_train)
 
@@ -222,10 +224,11 @@ def _train(options: argparse.Namespace) -> int:
         if stop.exit_code:  # by a signal, not by --stop-at
             _say(stop)
         return stop.exit_code
-    _note_run(result.run_dir)
-    curves = result.run_dir / CURVES
-    where = f"; curves: {curves}" if curves.exists() else ""
-    _say(f"done in {time.monotonic() - started:.0f} s{where}")
+    if not options.scratch:
+        _note_run(result.run_dir)
+        curves = result.run_dir / CURVES
+        where = f"; curves: {curves}" if curves.exists() else ""
+        _say(f"done in {time.monotonic() - started:.0f} s{where}")
     print(f"run: {result.run_dir}")
     return 0
 

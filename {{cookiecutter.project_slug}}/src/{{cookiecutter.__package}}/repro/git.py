@@ -5,12 +5,14 @@ and hashed here. `git diff` would follow colours, filters and formats that a use
 """
 
 import hashlib
+import io
 import os
 import stat
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 _SUBMODULE, _LINK, _EXECUTABLE = b"160000", b"120000", b"100755"
 _ABSENT = (b"absent", b"")
@@ -145,22 +147,25 @@ def _is_as_committed(
     if not os.path.lexists(path) or path.is_symlink() != (mode == _LINK):
         return False
     if mode == _LINK:
-        return _object_id(os.fsencode(path.readlink()), digest) == digest
+        return _object_id(io.BytesIO(os.fsencode(path.readlink())), digest) == digest
     if not path.is_file():
         return False
     if says_executable and _is_executable(path) != (mode == _EXECUTABLE):
         return False
-    if _object_id(path.read_bytes(), digest) == digest:
-        return True
+    with path.open("rb") as file:
+        if _object_id(file, digest) == digest:
+            return True
     # Git LFS and `.gitattributes` store another form than the one on disk; only git knows it.
     return git(root, "hash-object", "--", path).strip() == digest
 
 
-def _object_id(content: bytes, like: bytes) -> bytes:
-    """git's name of a file with `content`, by the hash that `like` is of (SHA-1 or SHA-256)."""
+def _object_id(file: BinaryIO, like: bytes) -> bytes:
+    """git's name of a file's content, by the hash that `like` is of (SHA-1 or SHA-256)."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     algorithm = "sha1" if len(like) == 40 else "sha256"
-    head = b"blob %d\0" % len(content)
-    return hashlib.new(algorithm, head + content, usedforsecurity=False).hexdigest().encode()
+    total = hashlib.new(algorithm, b"blob %d\0" % size, usedforsecurity=False)
+    return hashlib.file_digest(file, lambda: total).hexdigest().encode()  # in pieces
 
 
 def _read(path: Path) -> tuple[bytes, bytes]:
@@ -172,7 +177,8 @@ def _read(path: Path) -> tuple[bytes, bytes]:
     if not path.is_file():
         return b"folder" if path.is_dir() else b"special", b""
     kind = b"executable" if _is_executable(path) else b"file"
-    return kind, hashlib.sha256(path.read_bytes()).hexdigest().encode()
+    with path.open("rb") as file:
+        return kind, hashlib.file_digest(file, "sha256").hexdigest().encode()
 
 
 def _nested(path: Path, expected: bytes = b"") -> tuple[bytes, bytes] | None:

@@ -41,6 +41,7 @@ _KEPT = re.compile(
     "CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|HOME|PATH|CACHE_.*|MPS_.*|LAUNCH_BLOCKING|MODULE_LOADING)$"
     "|TORCH_(HOME|EXTENSIONS_DIR|LOGS|LOGS_.*|SHOW_CPP_STACKTRACES|CPP_LOG_LEVEL|NCCL_.*)$"
     "|TORCH_DISTRIBUTED_.*|TRITON_(CACHE_DIR|HOME)$|PYTORCH_KERNEL_CACHE_PATH$"
+    "|TORCHINDUCTOR_CACHE_DIR$"  # torch sets it itself, by the user's name
     # Where memory comes from; the tests run with other allocators and memory that is not zero.
     "|PYTORCH_(CUDA_)?ALLOC_CONF$"
 )

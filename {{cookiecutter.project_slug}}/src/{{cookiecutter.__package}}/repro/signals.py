@@ -2,6 +2,7 @@
 terminal, Ctrl-C."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,13 +43,19 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run can be resum
 
 class CtrlC:
     """Notes whether Ctrl-C came while its block ran, whatever became of it: in the middle of an
-    import, libraries make other errors of a `KeyboardInterrupt`, or swallow it."""
+    import, libraries make other errors of a `KeyboardInterrupt`, or swallow it.
+
+    Python itself swallows what is raised in a destructor or a callback of a weak reference, and
+    prints its traceback; not of this one, which `heed` raises again.
+    """
 
     def __init__(self) -> None:
         self.came = False
+        self._unraisable = sys.unraisablehook
 
     def __enter__(self) -> Self:
         self.came = False
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._tell_others
         # Not where it is ignored, or where somebody else's handler is.
         default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if default and threading.current_thread() is threading.main_thread():
@@ -58,6 +65,12 @@ class CtrlC:
     def __exit__(self, *exception: object) -> None:
         if signal.getsignal(signal.SIGINT) == self._note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if sys.unraisablehook == self._tell_others:
+            sys.unraisablehook = self._unraisable
+
+    def _tell_others(self, swallowed: "sys.UnraisableHookArgs") -> None:
+        if not (self.came and issubclass(swallowed.exc_type, KeyboardInterrupt)):
+            self._unraisable(swallowed)
 
     def heed(self) -> None:
         """Raise the `KeyboardInterrupt` that was swallowed."""

@@ -75,6 +75,7 @@ def take(batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
     Errors of the data set's own code come as they are, with their traceback.
     """
     iterator, seconds = iter(batches), patience()
+    _hear_of_deaths_here_only()
     while True:
         try:
             with _alarm(seconds):
@@ -91,6 +92,20 @@ def take(batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
             stop.failure = f"a loader process died ({said[:120]}); {ADVICE}"
             return
         yield batch
+
+
+def _hear_of_deaths_here_only() -> None:
+    """Leave it to the wait for a batch to find a dead loader process, which takes it seconds.
+
+    torch's handler of SIGCHLD raises the error at once, in whatever the main thread is doing: in
+    the middle of a step, where no checkpoint can be made.
+    """
+    number = getattr(signal, "SIGCHLD", None)  # not on Windows
+    if number is None or threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(number)
+    if getattr(handler, "__module__", "").startswith("torch."):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def run_baseline(root: Path, profile: str) -> tuple[float, dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="expected-") as scratch:
         run_dir = Path(scratch) / "run"
         command = [sys.executable, "-m", PROJECT, "train", "--config", str(root / CONFIG)]
-        command += ["--run-dir", str(run_dir), "tracking.mlflow_uri="]
+        command += ["--run-dir", str(run_dir), "--scratch", "tracking.mlflow_uri="]
         command += [f"determinism.profile={profile}"]
         started = time.monotonic()
         done = subprocess.run(command, env=for_children(), stdout=subprocess.DEVNULL)

@@ -97,15 +97,15 @@ def _later_divergence(
 ) -> Divergence | None:
     """The first difference between runs whose steps are equal: in a row of the table, or a result.
 
-    What only one of them has, since the other is not complete, is no difference.
+    What only one of them has is no difference: a row, since the other is not complete; a column,
+    since another version of the code wrote it.
     """
     (run_a, a), (run_b, b) = runs
     tables = (read_metrics(run_dir / METRICS) for run_dir in (run_a, run_b))
     for row_a, row_b in zip(*tables, strict=False):
-        for column in dict.fromkeys([*row_a, *row_b]):
-            if row_a.get(column) != row_b.get(column):
-                values = row_a.get(column), row_b.get(column)
-                return Divergence(int(row_a["step"]), column, *values)
+        for column in (name for name in row_a if name in row_b):
+            if row_a[column] != row_b[column]:
+                return Divergence(int(row_a["step"]), column, row_a[column], row_b[column])
     if not (a["results"]["completed"] and b["results"]["completed"]):
         return None
     num_steps = a["results"]["num_steps"]

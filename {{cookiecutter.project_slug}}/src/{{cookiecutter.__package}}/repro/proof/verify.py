@@ -60,8 +60,6 @@ def verify(
     """
     manifest = _checked_manifest(run_dir, config_class, whole=num_segments is None)
     inert = tuple(inert_keys(config_class))
-    if missing := _missing_commit(manifest):
-        print(f"warning: {missing}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
         if num_segments is None:
             segments, found = _whole(run_dir, manifest, Path(scratch), inert)
@@ -106,6 +104,13 @@ def _checked_manifest(
     return manifest
 
 
+def _announce(run_dir: Path, manifest: dict[str, Any]) -> None:
+    """After the last check that may refuse: a refusal is one line."""
+    if missing := _missing_commit(manifest):
+        print(f"warning: {missing}", file=sys.stderr)
+    print(f"executing again: {run_dir}", flush=True)
+
+
 def _missing_commit(manifest: dict[str, Any]) -> str:
     """What to do where the commit of a run is not to be had; empty where it is, or no git is."""
     root, commit = find_project_root(), manifest["code"]["commit"]
@@ -126,7 +131,7 @@ def _whole(
 ) -> tuple[list[Segment], list[Cause]]:
     config, again = scratch / CONFIG, scratch / "run"
     config.write_text(to_yaml(manifest["config"]), encoding="utf-8")
-    print(f"executing again: {run_dir}", flush=True)
+    _announce(run_dir, manifest)
     _execute("--config", config, "--run-dir", again)
     result = compare_runs(run_dir, again, inert)
     print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
@@ -179,8 +184,8 @@ def _segments(
     last = from_file(checkpoint_path(folder, steps[-1]))
     logs_until(run_dir, steps[-1], last["logs"])  # an edited log is no record
     recorded = read_steps(run_dir / STEPS, partial=True)
+    _announce(run_dir, manifest)
     print(
-        f"executing again: {run_dir}\n"
         f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again",
         flush=True,
     )
@@ -211,7 +216,7 @@ def _prepare(run_dir: Path, again: Path, start: int) -> Path:
 
 
 def _execute(*arguments: object) -> None:
-    command = [sys.executable, "-m", PROJECT, "train", *map(str, arguments)]
+    command = [sys.executable, "-m", PROJECT, "train", "--scratch", *map(str, arguments)]
     # A verification is not an experiment: it is not tracked anywhere.
     done = subprocess.run(
         [*command, "tracking.mlflow_uri="], env=for_children(), stdout=subprocess.DEVNULL

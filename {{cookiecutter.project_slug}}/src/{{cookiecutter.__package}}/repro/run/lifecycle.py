@@ -31,7 +31,7 @@ from ..tracking.tracker import build_tracker
 from .checkpoint import load_latest, save_checkpoint
 from .description import describe_run
 from .directory import check_run_dir, new_run_id, only_writer
-from .logs import Number, Recorder, Step, check_name, logs_until
+from .logs import Number, Recorder, Step, logs_until, plain
 from .manifest import sha256, write_manifest
 from .plots import try_to_plot
 from .progress import Progress
@@ -325,7 +325,7 @@ class Run(Generic[C]):
         if self._recorder is None or self._done < num_steps or self._state is None:
             done = f"step {self._done} of {num_steps}"
             raise ValueError(f"run.finish comes after the last step; this is after {done}")
-        values = _numbers(metrics)
+        values = plain(_numbers(metrics))
         # JSON has no NaN: what diverged is null.
         diverged = [name for name, value in values.items() if not math.isfinite(value)]
         if diverged:
@@ -364,7 +364,6 @@ def _check_objects(objects: Mapping[str, Any]) -> None:
 def _numbers(given: Mapping[str, Any]) -> dict[str, Number]:
     values = {}
     for name, value in given.items():
-        check_name(name)
         try:
             values[name] = to_number(value)
         except ValueError as error:

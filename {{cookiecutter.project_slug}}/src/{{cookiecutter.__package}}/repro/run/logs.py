@@ -11,8 +11,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from ..files import METRICS, STEPS, write_whole
 
@@ -22,6 +23,7 @@ MEAN = "train_"
 """What the mean of a step's number since the row before is called in the table."""
 
 Number = float | int
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,12 @@ class Recorder:
         """Append one line; flushed to the operating system, so that a kill loses none.
 
         Raises:
-            ValueError: its numbers have other names than those of the first step.
+            ValueError: something is no number, or has another name than in the first step.
         """
-        if tuple(step.numbers) != self._names:
-            self._names = _same_names(self._names, step.numbers, f"step {step.step}")
-            step = Step(step.step, step.epoch, {name: step.numbers[name] for name in self._names})
+        numbers = plain(step.numbers, known=self._names)
+        if tuple(numbers) != self._names:
+            self._names = _same_names(self._names, numbers, f"step {step.step}")
+        step = Step(step.step, step.epoch, {name: numbers[name] for name in self._names})
         line = f"{step.to_json()}\n".encode()
         self._file.write(line)
         self._file.flush()
@@ -78,18 +81,23 @@ class Recorder:
         """Append a row after `step`: means of the steps' numbers since the row before, `metrics`.
 
         Raises:
-            ValueError: its numbers have other names than those of the first row, or a mean's.
+            ValueError: something is no number, or has another name than in the first row, or a
+                mean's; no step came since the row before.
         """
+        if not self._since_row:
+            raise ValueError(f"the row after step {step} needs a step since the row before it")
         means = {
             f"{MEAN}{name}": sum(each[name] for each in self._since_row) / len(self._since_row)
             for name in self._names
+            # The table of a run that an older version began has not all of them.
+            if not self._columns or f"{MEAN}{name}" in self._columns
         }
         if taken := sorted(means.keys() & metrics.keys()):
             raise ValueError(f"{taken[0]} is the mean of the steps' numbers; take another name")
-        row = {"epoch": epoch, "step": step, **means, **metrics}
+        row = {"epoch": epoch, "step": step, **means, **plain(metrics)}
         self._columns = _same_names(self._columns, row, f"the row after step {step}")
         lines = [] if self._metrics_path.stat().st_size else [",".join(self._columns)]
-        lines.append(",".join(_text(row[column]) for column in self._columns))
+        lines.append(",".join(repr(row[column]) for column in self._columns))
         text = "".join(f"{line}\n" for line in lines)
         with self._metrics_path.open("a", newline="", encoding="utf-8") as file:
             file.write(text)
@@ -112,12 +120,30 @@ class Recorder:
         self._file.close()
 
 
-def check_name(name: str) -> None:
-    """Raise a `ValueError` unless a number of a task may have this name."""
-    if name in COUNTERS:
-        raise ValueError(f"{name} is a column of every log; take another name")
-    if not re.fullmatch(r"[A-Za-z_][\w./@-]{0,63}", name):
-        raise ValueError(f"{name!r} is no name for a number; take letters, digits, _ . / @ -")
+def plain(numbers: Mapping[str, Any], *, known: tuple[str, ...] = ()) -> dict[str, Number]:
+    """The same as Python's own numbers; NumPy's are written otherwise, and would not be read.
+
+    Names that are `known` are not checked again.
+
+    Raises:
+        ValueError: something is no number, or has a name that no number of a task may have.
+    """
+    for name in numbers:
+        if name in COUNTERS:
+            raise ValueError(f"{name} is a column of every log; take another name")
+        # What MLflow takes, and no table has to quote.
+        if name not in known and not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a number; take letters, digits, _ . / -")
+    return {name: _plain(name, value) for name, value in numbers.items()}
+
+
+def _plain(name: str, value: Any) -> Number:
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        kind = type(value).__name__
+        raise ValueError(f"{name} must be a number, got {kind} {str(value)[:40]!r}")
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _same_names(names: tuple[str, ...], given: Iterable[str], where: str) -> tuple[str, ...]:
@@ -128,10 +154,6 @@ def _same_names(names: tuple[str, ...], given: Iterable[str], where: str) -> tup
         odd += [f"has {', '.join(further)} as well"] if further else []
         raise ValueError(f"{where} {' and '.join(odd)}; log the same names every time")
     return names or given
-
-
-def _text(value: Number) -> str:
-    return repr(value)
 
 
 def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None = None) -> dict[str, str]:
