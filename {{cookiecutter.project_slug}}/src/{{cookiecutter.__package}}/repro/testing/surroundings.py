@@ -12,37 +12,38 @@ import platform
 import random
 import signal
 import socket
-import tempfile
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-PACKAGE = "{{ cookiecutter.__package }}"
+PACKAGE = Path(__file__).resolve().parents[2].name
 NOISY = (
-    "train.load_data",
-    "train.evaluate",
-    "train.save_checkpoint",
-    "train.start_record",
-    "record.Recorder.step",
-    "record.Recorder.row",
-    "record.Recorder.sync",
-    "progress.Progress.step",
+    "repro.run.lifecycle.Run.start",
+    "repro.run.lifecycle.Run.log_step",
+    "repro.run.lifecycle.Run.log_metrics",
+    "repro.run.lifecycle.save_checkpoint",
+    "repro.run.progress.Progress.step",
 )
-"""Functions around which foreign code may draw random numbers: loading, logging, evaluation."""
-
+"""Calls of a run around which foreign code may draw random numbers: logging, evaluation."""
+FETCH = "torch.utils.data._utils.fetch._MapDatasetFetcher.fetch"
 
 MARKS: Counter[str] = Counter()
 """How often each disturbance was met: one that never was has proved nothing."""
-VARIED = ("listings", "clock", "machine", "randomness", "speed", "folder")
+VARIED = ("listings", "clock", "machine", "randomness", "speed", "folder", "leftovers", "modes")
 _marks_path: Path | None = None
 
 
-def disturb(marks: Path, *, vary: str = "", kill: str = "", send: str = "") -> None:
+def disturb(
+    marks: Path, *, vary: str = "", kill: str = "", send: str = "", count: Sequence[str] = ()
+) -> None:
     """Change the surroundings (`vary` orders the listings: "reversed" or "sorted"); `kill` the
     process at "before|after FUNCTION N", the N-th call, or `send` it a signal: "SIGTERM after …".
+    `count` the calls of functions.
 
     What happened of it is written to `marks`.
     """
@@ -54,13 +55,18 @@ def disturb(marks: Path, *, vary: str = "", kill: str = "", send: str = "") -> N
         another_machine()
         stray_randomness()
         uneven_speed()
-        os.chdir(tempfile.gettempdir())
-        MARKS["folder"] += 1
+        other_folders(marks)
     if kill:
         _signal_at(kill, signal.SIGKILL)
     if send:
         name, _, instant = send.partition(" ")
         _signal_at(instant, signal.Signals[name])
+    for name in count:
+        _wrap(name, before=partial(_count, name))
+
+
+def _count(name: str, calls: int) -> None:
+    MARKS[name] = calls
 
 
 def write_marks() -> None:
@@ -153,14 +159,14 @@ def another_machine() -> None:
 
 def stray_randomness() -> None:
     """Code that has no part in training draws from, and seeds, every global stream."""
-    import numpy as np
-    import torch
 
     def draw(*_: Any) -> None:
         MARKS["randomness"] += 1
         random.seed(os.urandom(8))
-        np.random.seed(int.from_bytes(os.urandom(4), "little"))
-        torch.rand(random.randrange(1, 9))
+        if numpy := sys.modules.get("numpy"):
+            numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
+        if torch := sys.modules.get("torch"):
+            torch.rand(random.randrange(1, 9))
 
     draw()
     for name in NOISY:
@@ -174,9 +180,31 @@ def uneven_speed() -> None:
         MARKS["speed"] += 1
         time.sleep(0.01 * (count % 3 == 0))
 
-    _wrap("data.TrainSet.__getitems__", before=lambda n: time.sleep(0.01 * (n % 2 == 0)))
-    _wrap("record.Recorder.step", before=pause)
-    _wrap("train.evaluate", before=pause)
+    for name in ("log_step", "finish"):
+        _wrap(f"repro.run.lifecycle.Run.{name}", before=pause)
+    if "torch" in sys.modules:
+        _wrap(FETCH, before=lambda number: time.sleep(0.01 * (number % 2 == 0)))
+
+
+def other_folders(marks: Path) -> None:
+    """Another working directory, home and cache, with what an earlier run left in each; files are
+    made for nobody else."""
+    folder = marks.with_suffix(".folder")
+    for name in ("work", "home", "cache"):
+        (folder / name / "outputs" / "run").mkdir(parents=True)
+        (folder / name / "outputs" / "run" / "manifest.json").write_text("{}")
+        (folder / name / "checkpoints").mkdir()
+        (folder / name / "checkpoints" / "step-99999999.pt").write_bytes(b"of another run")
+        (folder / name / "config.yaml").write_text("seed: 999\n")
+        (folder / name / ".env").write_text("SEED=999\n")
+    os.chdir(folder / "work")
+    MARKS["folder"] += 1
+    os.environ |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "cache")}
+    MARKS["leftovers"] += Path.home().samefile(folder / "home") and Path("config.yaml").exists()
+    os.umask(0o077)
+    probe = folder / "probe"
+    probe.touch()
+    MARKS["modes"] += probe.stat().st_mode & 0o777 == 0o600
 
 
 def _signal_at(instant: str, number: int) -> None:
@@ -193,14 +221,8 @@ def _signal_at(instant: str, number: int) -> None:
 
 def _wrap(name: str, **around: Callable[[int], None]) -> None:
     """Call `before` and `after` with the number of the call around `module[.Class].function`."""
-    parts = name.split(".")
-    try:
-        owner = import_module(f"{PACKAGE}.{parts[0]}")
-    except ModuleNotFoundError:
-        owner = import_module(parts[0])
-    for part in parts[1:-1]:
-        owner = getattr(owner, part)
-    function, calls = getattr(owner, parts[-1]), 0
+    owner, last = _owner(name)
+    function, calls = getattr(owner, last), 0
 
     def wrapped(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
@@ -212,4 +234,19 @@ def _wrap(name: str, **around: Callable[[int], None]) -> None:
             around["after"](calls)
         return result
 
-    setattr(owner, parts[-1], wrapped)
+    setattr(owner, last, wrapped)
+
+
+def _owner(name: str) -> tuple[Any, str]:
+    """The module or class that holds a function, of this package or another, and its last name."""
+    *parts, last = name.split(".")
+    for prefix in (f"{PACKAGE}.", ""):
+        for end in range(len(parts), 0, -1):
+            try:
+                owner = import_module(prefix + ".".join(parts[:end]))
+            except ModuleNotFoundError:
+                continue
+            for part in parts[end:]:
+                owner = getattr(owner, part)
+            return owner, last
+    raise ModuleNotFoundError(name)

@@ -6,6 +6,7 @@ parent, so a fork is as fresh as a process that was started cold, but for the ha
 address layout, which it shares with its siblings: the tests use two launchers that differ in both.
 """
 
+import ast
 import gc
 import json
 import os
@@ -17,22 +18,16 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "{{ cookiecutter.__package }}"
+_HOME = Path(__file__).resolve().parents[2]
+PACKAGE, ROOT = _HOME.name, _HOME.parents[1]
 FORKS = sys.platform == "linux"  # elsewhere every run is a process of its own
-
-
-@dataclass(frozen=True)
-class Request:
-    """A command line, the variables it sees, and what is disturbed around it."""
-
-    arguments: list[str]
-    environ: dict[str, str] = field(default_factory=dict)
-    disturb: dict[str, Any] = field(default_factory=dict)
+LOADED_LATER = ("torch._dynamo", "torch._inductor.config", "matplotlib.backends.backend_agg")
+"""What libraries load by themselves: an optimizer, the deterministic mode, a picture."""
 
 
 class Launcher:
@@ -127,8 +122,6 @@ def play(request: Mapping[str, Any]) -> int:
     sys.orig_argv = [sys.executable, "-m", PACKAGE, *request["arguments"]]
     sys.argv = [PACKAGE, *request["arguments"]]
     surroundings.disturb(Path(marks), **request["disturb"])
-    from importlib import import_module
-
     code = import_module(f"{PACKAGE}.__main__").main(request["arguments"])
     surroundings.write_marks()
     return code
@@ -178,13 +171,24 @@ def serve() -> int:
 
 
 def preload() -> None:
-    """Load what a run needs, without calling any of it."""
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure  # noqa: F401
-    import safetensors.torch  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-    import torch._dynamo  # an optimizer loads it
-    import torch._inductor.config  # noqa: F401  (deterministic mode loads it)
+    """Load the libraries that a run needs, without anything of the package."""
+    folders = (_HOME, _HOME / "repro" / "run", _HOME / "repro" / "backend")
+    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    names = {name for path in files for name in _imported(path)}
+    for name in [*sorted(names), *LOADED_LATER]:
+        with suppress(ImportError):
+            import_module(name)
+
+
+def _imported(path: Path) -> set[str]:
+    """The libraries that a source file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module)
+    return {n for n in found if n.partition(".")[0] not in {*sys.stdlib_module_names, PACKAGE}}
 
 
 if __name__ == "__main__":
