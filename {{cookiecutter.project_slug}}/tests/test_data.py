@@ -18,7 +18,7 @@ from {{ cookiecutter.__package }}.data import (
     load_data,
     split_by_content,
 )
-from {{ cookiecutter.__package }}.seeding import SampleStreams
+from {{ cookiecutter.__package }}.repro import SampleStreams
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_layout_of_memory_changes_no_result(digits):
 
 def test_augmentation_depends_on_the_key_and_nothing_else(digits):
     """The same (epoch, index) gives the same pixels; another epoch gives others somewhere."""
-    samples = TrainSet(digits.train, Data(max_shift=2), seed=0)
+    samples = TrainSet(digits.train, Data(max_shift=2), SampleStreams(0))
     first = [samples[0, index][0].numpy().tobytes() for index in range(20)]
     assert [samples[0, index][0].numpy().tobytes() for index in range(20)] == first
     assert [samples[1, index][0].numpy().tobytes() for index in range(20)] != first
@@ -80,7 +80,7 @@ def test_augmentation_depends_on_the_key_and_nothing_else(digits):
 
 def test_a_batch_is_its_samples_fetched_one_by_one(digits):
     """What stands beside a sample in a batch, and its place there, do not matter."""
-    samples = TrainSet(digits.train, Data(max_shift=2), seed=0)
+    samples = TrainSet(digits.train, Data(max_shift=2), SampleStreams(0))
     keys = [(2, 7), (0, 3), (2, 6), (1, 3)]
     images, labels = samples.__getitems__(keys)
     for key, image, label in zip(keys, images, labels, strict=True):

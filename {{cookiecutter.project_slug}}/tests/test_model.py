@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from {{ cookiecutter.__package }}.config import Model, Training, config_from_dict
+from {{ cookiecutter.__package }}.config import Model, Training
 from {{ cookiecutter.__package }}.model import GridMean, build_model
-from {{ cookiecutter.__package }}.optim import learning_rate, resolve_device
+from {{ cookiecutter.__package }}.optim import learning_rate
 
 NO_DETERMINISTIC_CUDA = (
     torch.nn.AdaptiveAvgPool2d,
@@ -75,11 +75,3 @@ def test_the_learning_rate_warms_up_then_falls_to_zero():
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that it asks for")
-def test_a_gpu_that_is_not_there_is_refused_in_words():
-    """Asking for cuda without a GPU names the build of torch and the way out."""
-    assert config_from_dict({"seed": 0}).training.device == "auto"
-    with pytest.raises(ValueError, match=r"sees no GPU; use training\.device=cpu"):
-        resolve_device("cuda")

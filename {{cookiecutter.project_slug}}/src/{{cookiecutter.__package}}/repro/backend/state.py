@@ -85,13 +85,13 @@ def _misfits(state: dict[str, Any], objects: Mapping[str, Stateful]) -> Iterator
     layouts = state.get(LAYOUT) or {}
     if "groups" in layouts:  # of one optimizer, before there could be several
         layouts = {"optimizer": layouts}
-    for name, layout in layout_of(objects).items():
-        yield from _optimizer_misfits(name, state[name], layouts.get(name), layout)
     for name, each in objects.items():
         if isinstance(each, nn.Module):
             yield from _module_misfits("" if name == "model" else name, state[name], each)
         elif not isinstance(each, torch.optim.Optimizer):
             yield from _tree_misfits(name, state[name], each.state_dict())
+    for name, layout in layout_of(objects).items():
+        yield from _optimizer_misfits(name, state[name], layouts.get(name), layout)
 
 
 def _module_misfits(title: str, saved: dict[str, Any], module: nn.Module) -> Iterator[str]:

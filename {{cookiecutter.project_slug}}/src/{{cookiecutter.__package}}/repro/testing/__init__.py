@@ -1,8 +1,10 @@
 """The proof for any task: what must not matter to a run does not change a bit of it.
 
-A project's `tests/test_reproducibility.py` names a configuration; the runs are made here.
+A project's `tests/test_reproducibility.py` and `tests/test_quality.py` name a configuration and
+the function that trains; the runs are made, disturbed and watched here.
 """
 
 from .proof import SCENARIOS, Proof
+from .watch import Observed, watch
 
-__all__ = ["SCENARIOS", "Proof"]
+__all__ = ["SCENARIOS", "Observed", "Proof", "watch"]

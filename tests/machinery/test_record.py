@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 from conftest import edit_manifest
 
-from {{ cookiecutter.__package }}.compare import compare_runs, first_divergence
-from {{ cookiecutter.__package }}.record import (
-    Recorder,
-    Step,
-    logs_until,
-    plot_curves,
-    read_metrics,
-    read_steps,
-)
+from real.repro.proof.compare import compare_runs, first_divergence
+from real.repro.run.logs import Recorder, Step, logs_until, read_metrics, read_steps
+from real.repro.run.plots import plot_curves
 
 PERPLEXITY = {"val_perplexity": 1e300, "tokens": 4096}
 

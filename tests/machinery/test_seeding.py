@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from {{ cookiecutter.__package }} import environment, set_seed
-from {{ cookiecutter.__package }}.config import MAX_SEED, Determinism, Training
-from {{ cookiecutter.__package }}.optim import build_optimizer
-from {{ cookiecutter.__package }}.seeding import (
-    SampleStreams,
-    derive,
-    read_determinism,
-    seed_stream,
-    seed_worker,
-    set_determinism,
-)
+from real.repro import env
+from real.repro.backend.seeding import set_seed
+from real.config import Training
+from real.repro.config.base import MAX_SEED, Determinism
+from real.optim import build_optimizer
+from real.repro.backend.seeding import read_determinism, seed_stream, seed_worker, set_determinism
+from real.repro.random.streams import SampleStreams, derive
+from real.repro.shell import PORTABLE
 
 
 def draws() -> tuple[float, float, float]:
@@ -81,7 +78,7 @@ def test_the_record_follows_the_switches():
 
 def test_the_portable_profile_caps_all_three_libraries():
     """torch and oneDNN at AVX2, MKL at the one mode that is the same for every maker."""
-    assert environment.PORTABLE == {
+    assert PORTABLE == {
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "MKL_CBWR": "COMPATIBLE",
@@ -99,9 +96,9 @@ def test_the_portable_profile_is_refused_where_it_cannot_hold(monkeypatch):
     """torch loaded without its variables, or a CPU without AVX2: one line that says what to do."""
     with pytest.raises(ValueError, match=r"ATEN_CPU_CAPABILITY=avx2 .* before Python"):
         set_determinism(Determinism(profile="portable"))
-    monkeypatch.setattr(environment, "read_cpu", lambda: ("abacus", {"sse2"}))
+    monkeypatch.setattr(env, "read_cpu", lambda: ("abacus", {"sse2"}))
     with pytest.raises(ValueError, match=r"CPU with AVX2; this is abacus; use .*profile=fast"):
-        environment.check_portable()
+        env.check_portable()
 
 
 def test_a_loader_process_seeds_python_and_numpy_from_torchs_seed():

@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, launcher, run
 
-from {{ cookiecutter.__package }} import entry, shell
-from {{ cookiecutter.__package }}.config import config_from_dict
-from {{ cookiecutter.__package }}.environment import (
-    load_env_file,
-    resolve,
-    wanted_environment,
-)
-from {{ cookiecutter.__package }}.redact import without_secrets
+from real.repro import entry, shell
+from real.config import Config
+from real.repro.config.load import config_from_dict
+from real.repro.env import load_env_file, resolve, wanted_environment
+from real.repro.redact import without_secrets
 
 CHOOSE = (
     *("OMP_THREAD_LIMIT", "OMP_PROC_BIND", "GOMP_SPINCOUNT", "KMP_AFFINITY", "MKL_DYNAMIC"),
@@ -35,7 +32,7 @@ LEFT = (
 @pytest.mark.parametrize("name", CHOOSE)
 def test_what_chooses_threads_kernels_or_precision_is_dropped(name, tmp_path, monkeypatch):
     """Whatever its value, from the shell and from `.env`."""
-    config = config_from_dict({"seed": 0})
+    config = config_from_dict(Config, {"seed": 0})
     assert wanted_environment(config, {name: "7"}).get(name, "") != "7"
     (tmp_path / ".env").write_text(f"{name}=7\n")
     monkeypatch.setattr(os, "environ", {})
@@ -46,7 +43,7 @@ def test_what_chooses_threads_kernels_or_precision_is_dropped(name, tmp_path, mo
 @pytest.mark.parametrize("name", LEFT)
 def test_what_says_where_things_are_stays(name):
     """Which GPU, which folder, which job: no kernel is chosen by these."""
-    assert name not in wanted_environment(config_from_dict({"seed": 0}), {name: "7"})
+    assert name not in wanted_environment(config_from_dict(Config, {"seed": 0}), {name: "7"})
 
 
 def test_what_is_preloaded_is_recorded():
@@ -151,7 +148,7 @@ def test_no_address_is_shown_with_its_password(text, shown):
 
 def test_a_password_gets_into_no_record(tmp_path):
     """In the configuration it would: refused; what the shell and `.env` say is not recorded."""
-    config = config_from_dict({"seed": 0, "tracking": {"mlflow_uri": "http://u:secret@host"}})
+    config = config_from_dict(Config, {"seed": 0, "tracking": {"mlflow_uri": "http://u:secret@host"}})
     with pytest.raises(ValueError, match="holds a user or password") as error:
         resolve(config, {})
     assert "secret" not in str(error.value)

@@ -8,12 +8,7 @@ import weakref
 import pytest
 from conftest import SMOKE, run
 
-from {{ cookiecutter.__package }}.interrupt import (
-    STOP_SIGNALS,
-    CtrlC,
-    StopRequest,
-    ending_by_signals,
-)
+from real.repro.signals import STOP_SIGNALS, CtrlC, StopRequest, ending_by_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
@@ -25,7 +20,7 @@ def test_every_signal_of_schedulers_and_terminals_saves_first(name, tmp_path):
     number = signal.Signals[name]
     done = run(
         *("train", "--config", SMOKE, "--run-dir", run_dir, "data.num_workers=1"),
-        send=f"{name} after record.Recorder.step 5",
+        send=f"{name} after repro.run.logs.Recorder.step 5",
     )
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr.endswith(f"stopped after step 5; resume with train --resume {run_dir}\n")

@@ -8,16 +8,12 @@ import shutil
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, edit_manifest, run
 
-from {{ cookiecutter.__package }} import train_model
-from {{ cookiecutter.__package }}.config import load_config
-from {{ cookiecutter.__package }}.interrupt import Interrupted
-from {{ cookiecutter.__package }}.manifest import (
-    FIELDS,
-    describe_code,
-    read_manifest,
-)
-from {{ cookiecutter.__package }}.record import read_steps
-from {{ cookiecutter.__package }}.run import only_writer
+from real.train import train_model
+from real.config import load_config
+from real.repro.signals import Interrupted
+from real.repro.run.manifest import FIELDS, describe_code, read_manifest
+from real.repro.run.logs import read_steps
+from real.repro.run.directory import only_writer
 
 
 def resume(run_dir, *overrides, allow_changes=False):
@@ -71,7 +67,7 @@ def test_the_resolved_config_starts_the_same_run(smoke_run, tmp_path):
 def test_a_run_that_is_refused_leaves_no_directory(tmp_path):
     """Found out only when the data are there, and still nothing is left behind."""
     run_dir = tmp_path / "run"
-    with pytest.raises(ValueError, match="global_batch_size must be at most"):
+    with pytest.raises(ValueError, match="global_batch_size must be at least 1 and at most 1279"):
         train_model(load_config(SMOKE, ["training.global_batch_size=5000"]), run_dir=run_dir)
     assert not run_dir.exists()
 

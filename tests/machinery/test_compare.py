@@ -7,9 +7,12 @@ import shutil
 import pytest
 from conftest import edit_manifest, run, train
 
-from {{ cookiecutter.__package }}.compare import compare_runs, first_divergence
-from {{ cookiecutter.__package }}.config import flatten
-from {{ cookiecutter.__package }}.record import Step, weights_file_sha256
+from real.repro.proof.compare import compare_runs, first_divergence
+from real.config import Config
+from real.repro.config.base import inert_keys
+from real.repro.config.load import flatten
+from real.repro.run.manifest import sha256
+from real.repro.run.logs import Step
 
 
 @pytest.fixture
@@ -87,7 +90,8 @@ def test_keys_that_cannot_matter_are_no_cause(smoke_run, copy):
     config["data"]["num_workers"] = 9
     config["paths"]["data_dir"] = "/elsewhere"
     edit_manifest(copy, config=config)
-    assert compare_runs(smoke_run, copy).causes == []
+    inert = tuple(inert_keys(Config))
+    assert compare_runs(smoke_run, copy, inert).causes == []
 
 
 def differ(run_dir):
@@ -140,7 +144,7 @@ def test_what_differs_after_equal_steps_is_named(smoke_run, copy, quantity):
         content = bytearray((copy / "model.safetensors").read_bytes())
         content[-1] ^= 1
         (copy / "model.safetensors").write_bytes(content)
-        results["weights_sha256"] = weights_file_sha256(copy / "model.safetensors")
+        results["weights_sha256"] = sha256((copy / "model.safetensors").read_bytes())
     elif quantity == "val_loss":
         table = copy / "metrics.csv"
         value = table.read_text().splitlines()[-1].split(",")[5]

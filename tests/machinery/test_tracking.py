@@ -16,10 +16,10 @@ import mlflow
 import pytest
 from conftest import PACKAGE, SMOKE, edit_manifest, run, train
 
-from {{ cookiecutter.__package }} import mlflow_run
-from {{ cookiecutter.__package }}.manifest import read_manifest
-from {{ cookiecutter.__package }}.mlflow_run import RemoteRun, track
-from {{ cookiecutter.__package }}.record import read_metrics
+from real.repro.tracking import mlflow as mlflow_run
+from real.repro.run.manifest import read_manifest
+from real.repro.tracking.mlflow import RemoteRun, track
+from real.repro.run.logs import read_metrics
 
 ADDRESS = "http://tracking.example:5000"
 TAGGED = re.compile(r"tags\.`(.+?)` = (['\"])(.+?)\2")
@@ -372,7 +372,7 @@ def test_a_server_that_never_answers_changes_nothing(smoke_run, tmp_path):
 def test_a_run_without_a_server_starts_no_process(tmp_path, monkeypatch):
     """The null tracker has nothing to do with MLflow."""
     assert read_manifest(train(tmp_path / "run"))["results"]["completed"]
-    from {{ cookiecutter.__package }}.tracking import MlflowTracker, build_tracker
+    from real.repro.tracking.tracker import MlflowTracker, build_tracker
 
     assert not isinstance(build_tracker("", tmp_path), MlflowTracker)
     assert isinstance(build_tracker(ADDRESS, tmp_path), MlflowTracker)

@@ -1,18 +1,13 @@
 """A configuration is typed, frozen, and names every mistake by its key."""
 
-import dataclasses
-
 import pytest
 from conftest import ROOT
 
-from {{ cookiecutter.__package }}.config import (
-    MAX_SEED,
-    Data,
-    config_from_dict,
-    load_config,
-    to_dict,
-    to_yaml,
-)
+from real.config import Data
+from real.repro.config.base import MAX_SEED
+from real.config import load_config
+from real.config import Config
+from real.repro.config.load import config_from_dict, to_dict, to_yaml
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
@@ -20,7 +15,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(path, tmp_path):
     """What `to_yaml` writes is what `load_config` reads."""
     config = load_config(path)
     copy = tmp_path / "copy.yaml"
-    copy.write_text(to_yaml(config))
+    copy.write_text(to_yaml(to_dict(config)))
     assert load_config(copy) == config
 
 
@@ -36,7 +31,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(path, tmp_path):
         ("seed: 0\nmodel: {name: vgg}", "model.name must be one of small_cnn, resnet18; got 'vgg'"),
         (
             "seed: 0\ntraining: {learning_rate: 0}",
-            "training.learning_rate must be above 0 and at most 1000000.0, got 0.0",
+            "training.learning_rate must be above 0 and at most 1000000.0, got 0",
         ),
         ("seed: 0\ntraining: {learning_rate: .nan}", "must be a finite number, got nan"),
         ("seed: 0\ntraining: {learning_rate: fast}", "training.learning_rate must be a number"),
@@ -84,8 +79,8 @@ def test_a_bad_override_is_refused(override):
 
 def test_a_config_is_frozen_and_checked_however_it_is_built():
     """Nobody changes a value behind the run's back, and no constructor skips the check."""
-    config = config_from_dict({"seed": 0})
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    config = config_from_dict(Config, {"seed": 0})
+    with pytest.raises(ValueError, match="frozen"):
         config.seed = 1
     with pytest.raises(ValueError, match="num_workers"):
         Data(num_workers=-1)
@@ -93,4 +88,4 @@ def test_a_config_is_frozen_and_checked_however_it_is_built():
 
 def test_every_key_has_a_default_but_the_seed():
     """The seed is a decision; nothing else has to be given."""
-    assert to_dict(config_from_dict({"seed": 3}))["seed"] == 3
+    assert to_dict(config_from_dict(Config, {"seed": 3}))["seed"] == 3

@@ -4,21 +4,12 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load
 
-from {{ cookiecutter.__package }} import checkpoint
-from {{ cookiecutter.__package }}.checkpoint import (
-    digest,
-    list_checkpoints,
-    load_checkpoint,
-    load_latest,
-    restore,
-    save_checkpoint,
-    save_weights,
-    state_of,
-)
-from {{ cookiecutter.__package }}.record import weights_file_sha256
-
-CPU = torch.device("cpu")
+from real.repro.backend import state as states
+from real.repro.backend.state import capture, digest, from_file, restore, weights_file
+from real.repro.files import list_checkpoints
+from real.repro.run.checkpoint import load_latest, save_checkpoint
 
 
 def state(step: int, best: int = 0) -> dict:
@@ -39,7 +30,7 @@ def test_only_the_newest_stay(tmp_path):
         "step-00000003.pt",
         "step-00000010.pt",
     ]
-    assert load_latest(tmp_path, CPU)["step"] == 10
+    assert load_latest(tmp_path)["step"] == 10
 
 
 def test_the_best_stays_however_old_it_is(tmp_path):
@@ -58,12 +49,12 @@ def test_an_interrupted_write_leaves_the_one_before(tmp_path, monkeypatch):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.torch, "save", torn)
+    monkeypatch.setattr(states.torch, "save", torn)
     for step in (1, 2):  # over an older one of the same step, and beside it
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(tmp_path, state(step), keep=3)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001.pt"]
-    assert load_latest(tmp_path, CPU)["step"] == 1
+    assert load_latest(tmp_path)["step"] == 1
 
 
 @pytest.mark.parametrize(
@@ -74,10 +65,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     save_checkpoint(tmp_path, state(1), keep=3)
     path = save_checkpoint(tmp_path, state(2), keep=3)
     path.write_bytes(damage(path.read_bytes()))
-    assert load_latest(tmp_path, CPU)["step"] == 1
+    assert load_latest(tmp_path)["step"] == 1
     path.with_name("step-00000001.pt").unlink()
     with pytest.raises(ValueError, match="no whole checkpoint"):
-        load_latest(tmp_path, CPU)
+        load_latest(tmp_path)
 
 
 @pytest.mark.parametrize("position", range(0, 100, 7))
@@ -88,16 +79,16 @@ def test_a_byte_changed_anywhere_is_noticed_or_harmless(tmp_path, position):
     content[len(content) * position // 100] ^= 0xFF
     path.write_bytes(content)
     try:
-        loaded = load_checkpoint(path, CPU)
+        loaded = from_file(path)
     except ValueError as error:
         assert str(path) in str(error)
     else:
-        assert checkpoint.digest(loaded) == checkpoint.digest(state(1))
+        assert digest(loaded) == digest(state(1))
 
 
 def test_the_digest_sees_the_shape_of_a_state():
     """The same keys and values nested otherwise are another state."""
-    assert checkpoint.digest({"a": {"b": 1}, "c": 2}) != checkpoint.digest({"a": {"b": 1, "c": 2}})
+    assert digest({"a": {"b": 1}, "c": 2}) != digest({"a": {"b": 1, "c": 2}})
 
 
 def test_a_changed_checkpoint_is_refused_by_its_digest(tmp_path):
@@ -107,7 +98,7 @@ def test_a_changed_checkpoint_is_refused_by_its_digest(tmp_path):
     content["state"]["model"]["weight"][0] += 1
     torch.save(content, path)
     with pytest.raises(ValueError, match="changed after it was written"):
-        load_checkpoint(path, CPU)
+        from_file(path)
 
 
 def test_a_pickle_bomb_is_not_executed(tmp_path):
@@ -122,7 +113,7 @@ def test_a_pickle_bomb_is_not_executed(tmp_path):
     for write in (lambda p: torch.save(Bomb(), p), lambda p: p.write_bytes(pickle.dumps(Bomb()))):
         write(path)
         with pytest.raises(ValueError, match="not a whole checkpoint"):
-            load_checkpoint(path, CPU)
+            from_file(path)
         assert not marker.exists()
 
 
@@ -130,8 +121,9 @@ def test_a_state_that_does_not_arrive_is_refused(tmp_path):
     """If loading changes a bit of the live state, the run does not continue."""
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    saved = {"step": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    restore(saved, model, optimizer)
+    objects = {"model": model, "optimizer": optimizer}
+    saved = capture(objects, step=1, best={"step": 0}, logs={})
+    restore(saved, objects)
 
     class Rounding(torch.nn.Linear):
         def _load_from_state_dict(self, state_dict, *rest):
@@ -140,17 +132,24 @@ def test_a_state_that_does_not_arrive_is_refused(tmp_path):
 
     model = Rounding(2, 1)
     with pytest.raises(ValueError, match="did not survive loading"):
-        restore(saved, model, torch.optim.SGD(model.parameters(), lr=0.1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        restore(saved, {"model": model, "optimizer": optimizer})
 
 
 def trained(order=lambda parameters: parameters, kind=torch.optim.AdamW, width=3):
-    """A small model after one step, its optimizer, and their state."""
+    """A small model and its optimizer after one step, and their state."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 4))
     optimizer = kind(order(list(model.parameters())), lr=0.1)
     model(torch.ones(2, 4)).sum().backward()
     optimizer.step()
-    return model, optimizer, state_of(1, {"step": 0}, {}, model, optimizer)
+    objects = {"model": model, "optimizer": optimizer}
+    return objects, captured(objects)
+
+
+def captured(objects):
+    """Their state, as it goes into a checkpoint."""
+    return capture(objects, step=1, best={"step": 0}, logs={})
 
 
 MISFITS = {
@@ -173,37 +172,33 @@ def test_a_state_is_loaded_where_it_fits_or_not_at_all(name):
     """By name, shape and dtype, the optimizer's too: its moments go by position."""
     how, said = MISFITS[name]
     *_, saved = trained(width=how.get("width", 3) if "order" in how else 3)
-    model, optimizer, before = trained(**how)
+    objects, before = trained(**how)
     with pytest.raises(ValueError, match=said):
-        restore(saved, model, optimizer)
-    assert digest(state_of(1, {"step": 0}, {}, model, optimizer)) == digest(before)
+        restore(saved, objects)
+    assert digest(captured(objects)) == digest(before)
 
 
 def test_moments_of_an_older_checkpoint_must_have_their_parameters_shape():
     """Such a file does not say which parameter is which; a fused step would write out of bounds."""
     *_, saved = trained()
     del saved["layout"]
-    model, optimizer, _ = trained()
-    restore(saved, model, optimizer)
-    model, optimizer, _ = trained(order=lambda parameters: parameters[::-1])
+    objects, _ = trained()
+    restore(saved, objects)
+    objects, _ = trained(order=lambda parameters: parameters[::-1])
     with pytest.raises(ValueError, match=r"exp_avg of 1\.bias is \[3, 4\], the parameter \[4\]"):
-        restore(saved, model, optimizer)
+        restore(saved, objects)
 
 
 def test_another_dtype_is_named(tmp_path):
     """Loading would round it without a word."""
-    model, optimizer, saved = trained()
+    objects, saved = trained()
     saved["model"] = {name: tensor.double() for name, tensor in saved["model"].items()}
     with pytest.raises(ValueError, match=r"0\.weight was float64 \[3, 4\], is float32"):
-        restore(saved, model, optimizer)
+        restore(saved, objects)
 
 
-def test_the_weights_file_has_the_digest_that_saving_returned(tmp_path):
-    """The digest needs no torch to be checked, and covers every byte."""
-    path = tmp_path / "model.safetensors"
-    digest = save_weights(path, torch.nn.Linear(3, 2))
-    assert weights_file_sha256(path) == digest
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert weights_file_sha256(path) != digest
+def test_the_weights_of_several_modules_are_kept_by_name():
+    """Of a run without a `model`: every module, each tensor by the module's name and its own."""
+    both = {"generator": torch.nn.Linear(2, 1), "critic": torch.nn.Linear(1, 1)}
+    found = load(weights_file({**both, "optimizer": torch.optim.SGD(both["critic"].parameters())}))
+    assert found.keys() == {"generator.weight", "generator.bias", "critic.weight", "critic.bias"}

@@ -10,15 +10,11 @@ import torch
 from conftest import SMOKE, run
 from torch.utils.data import DataLoader, Dataset
 
-import {{ cookiecutter.__package }}.train as train_module
-from {{ cookiecutter.__package }} import train_model
-from {{ cookiecutter.__package }}.config import load_config
-from {{ cookiecutter.__package }}.interrupt import Interrupted, StopRequest
-from {{ cookiecutter.__package }}.loading import (
-    SHARED_MEMORY,
-    batches,
-    check_shared_memory,
-)
+from real.repro.run import lifecycle
+from real.train import train_model
+from real.config import load_config
+from real.repro.signals import Interrupted, StopRequest
+from real.repro.backend.patience import SHARED_MEMORY, check_shared_memory, take
 
 LINUX = pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="no /dev/shm on this system")
 
@@ -48,7 +44,7 @@ def test_a_batch_that_does_not_come_ends_the_waiting(num_workers, monkeypatch):
     monkeypatch.setenv("LOADER_PATIENCE", "2")
     stop, came = StopRequest(), []
     started = time.monotonic()
-    for batch in batches(DataLoader(Slow(3, "waits"), num_workers=num_workers), stop):
+    for batch in take(DataLoader(Slow(3, "waits"), num_workers=num_workers), stop):
         came.append(int(batch))
     assert came == [0, 1, 2]
     assert time.monotonic() - started < 30
@@ -59,7 +55,7 @@ def test_a_loader_process_that_dies_is_named():
     """Killed from outside, or for want of memory: one line that says what to look at, and no error
     in the middle of a step that is at work meanwhile."""
     stop, came = StopRequest(), []
-    for batch in batches(DataLoader(Slow(3, "dies"), num_workers=1), stop):
+    for batch in take(DataLoader(Slow(3, "dies"), num_workers=1), stop):
         came.append(int(batch))
         time.sleep(0.5)
     assert came == [0, 1, 2][: len(came)]
@@ -71,20 +67,20 @@ def test_a_loader_process_that_dies_is_named():
 def test_a_bug_of_the_data_set_keeps_its_traceback(num_workers):
     """Whoever writes a data set needs to see where it failed."""
     with pytest.raises(RuntimeError, match="a bug of the data set"):
-        list(batches(DataLoader(Slow(3, "raises"), num_workers=num_workers), StopRequest()))
+        list(take(DataLoader(Slow(3, "raises"), num_workers=num_workers), StopRequest()))
 
 
 def test_a_run_whose_loader_gets_stuck_can_be_resumed(tmp_path, monkeypatch):
     """A checkpoint of the last step, exit code 1, and the line says how to resume."""
 
     def five(loader, stop):
-        for number, batch in enumerate(batches(loader, stop)):
+        for number, batch in enumerate(take(loader, stop)):
             if number == 5:
                 stop.failure = "no batch came"
                 return
             yield batch
 
-    monkeypatch.setattr(train_module, "batches", five)
+    monkeypatch.setattr(lifecycle, "take", five)
     run_dir = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
         train_model(load_config(SMOKE), run_dir=run_dir)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from {{ cookiecutter.__package }}.progress import Progress
+from real.repro.run.progress import Progress
 
 ROW = {"epoch": 0, "step": 3, "train_loss": 1.0, "val_loss": 0.5, "val_accuracy": 0.25}
 

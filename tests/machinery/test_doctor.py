@@ -9,7 +9,10 @@ from importlib import metadata
 import pytest
 from conftest import PACKAGE, ROOT, commit, run
 
-from {{ cookiecutter.__package }}.doctor import FAILS, ITEMS, examine
+from real.config import Config
+from real.repro.doctor.items import FAILS
+from real.config import Config
+from real.repro.doctor.items import ITEMS, examine
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def before(pristine):
 
 
 def failing(root):
-    return {finding.item for finding in examine(root) if finding.status == FAILS}
+    return {finding.item for finding in examine(root, Config) if finding.status == FAILS}
 
 
 def edit(path, old, new):
@@ -164,7 +167,7 @@ def pinned(checkout):
 
 
 def finding(root, item):
-    return next(f for f in examine(root) if f.item == item)
+    return next(f for f in examine(root, Config) if f.item == item)
 
 
 def test_a_lock_without_a_hash_is_named(checkout, lock_says):
@@ -279,7 +282,7 @@ def test_outside_git_it_says_that_it_cannot_tell(checkout):
 def test_a_lost_file_is_a_finding_and_no_traceback(checkout, name):
     """Whatever is missing, the list is finished, and the file is named."""
     (checkout / name).unlink()
-    findings = list(examine(checkout))
+    findings = list(examine(checkout, Config))
     assert len(findings) == len(ITEMS)
     assert any(f.status == FAILS and name.split("/")[-1] in f.detail for f in findings)
 

@@ -1,4 +1,8 @@
-"""Runs of the smoke configuration in processes of their own, the way a user starts them."""
+"""Runs of the smoke configuration in processes of their own, the way a user starts them.
+
+These tests are of the machinery in `repro/`; they run inside a generated project called `real`, by
+its interpreter (`tests/test_machinery.py`).
+"""
 
 import json
 import os
@@ -6,44 +10,32 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launcher import PACKAGE, ROOT, Launcher
-from surroundings import VARIED
+from real.config import Config
+from real.repro.env import wanted_environment
+from real.repro.shell import is_foreign
+from real.repro.testing.launcher import PACKAGE, ROOT, Launcher
+from real.repro.testing.proof import ELSEWHERE, PLAIN
+from real.repro.testing.surroundings import VARIED
 
 __all__ = ["PACKAGE", "ROOT"]
 
 # The shell that the tests are started from is no part of them. A hook of git names its repository,
 # which the tests' own must not be mistaken for.
-is_foreign = import_module(f"{PACKAGE}.shell").is_foreign
 for name in [n for n in os.environ if n.startswith("GIT_") or is_foreign(n)]:
     del os.environ[name]
-SOURCE = Path(import_module(PACKAGE).__file__).resolve().parents[2]
-if SOURCE != ROOT:
-    pytest.exit(f"error: this Python tests the source of {SOURCE}; run make setup in {ROOT}", 2)
-
 SMOKE = ROOT / "configs" / "smoke.yaml"
-PLAIN = {"PYTHONHASHSEED": "1"}
-OTHER = {
-    "PYTHONHASHSEED": "2",
-    "MALLOC_PERTURB_": "165",  # fresh memory is filled with bytes that are no zeros
-    "TZ": "Pacific/Chatham",
-    "LC_ALL": "C",
-}
-
 
 @cache
 def launcher(other: bool = False) -> Launcher:
     """One of two interpreters: another hash seed, address layout, memory content, time zone."""
-    environ = OTHER if other else PLAIN
+    environ = ELSEWHERE if other else PLAIN
     # With this source, whatever the interpreter would import.
     given = {**os.environ, **environ, "PYTHONPATH": str(ROOT / "src")}
-    config = import_module(f"{PACKAGE}.config").load_config(SMOKE)
-    wanted = import_module(f"{PACKAGE}.environment").wanted_environment
-    return Launcher(environ, wanted(config, given))
+    return Launcher(environ, wanted_environment(Config.load(SMOKE), given))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency
 
-from {{ cookiecutter.__package }}.order import BatchSampler, Permutation
+from real.repro.random.sampler import BatchSampler, Permutation
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 4, 5, 7, 8, 9, 100, 1023, 1024, 1025, 20_000])
@@ -118,7 +118,7 @@ def test_the_shards_of_all_ranks_are_the_batches_of_one_process(world_size):
     ]
     joined = [[key for shard in shards for key in shard] for shards in zip(*ranks, strict=True)]
     assert joined == batches(4)
-    with pytest.raises(ValueError, match="multiple of the number of ranks, 3; got 10"):
+    with pytest.raises(ValueError, match="number of ranks, 1 x 3; got 10"):
         BatchSampler(103, 10, seed=1, num_epochs=1, world_size=3)
 
 

@@ -6,9 +6,9 @@ import subprocess
 import pytest
 from conftest import PACKAGE, commit
 
-from {{ cookiecutter.__package }} import manifest
-from {{ cookiecutter.__package }}.git import GitError
-from {{ cookiecutter.__package }}.manifest import describe_code, describe_environment
+from real.repro.run import manifest
+from real.repro.git import GitError
+from real.repro.run.manifest import describe_code, describe_environment
 
 WHO = ["-c", "user.name=t", "-c", "user.email=t@t"]
 
@@ -203,7 +203,7 @@ def test_every_module_of_the_package_is_recorded(monkeypatch, tmp_path):
     package = tmp_path / "src" / PACKAGE
     (package / "models" / "deep").mkdir(parents=True)
     (package / "models" / "deep" / "vit.py").write_text("width = 1\n")
-    monkeypatch.setattr(manifest, "__file__", str(package / "manifest.py"))
+    monkeypatch.setattr(manifest, "PACKAGE", package)
     before = describe_code(tmp_path)["files"]
     assert list(before) == [f"src/{PACKAGE}/models/deep/vit.py"]
     (package / "models" / "deep" / "vit.py").write_text("width = 2\n")

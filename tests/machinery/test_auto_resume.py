@@ -3,7 +3,7 @@
 import pytest
 from conftest import SMOKE, edit_manifest, run, train
 
-from {{ cookiecutter.__package }}.run import only_writer
+from real.repro.run.directory import only_writer
 
 
 def again(outputs, *arguments):
