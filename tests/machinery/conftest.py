@@ -29,6 +29,7 @@ for name in [n for n in os.environ if n.startswith("GIT_") or is_foreign(n)]:
     del os.environ[name]
 SMOKE = ROOT / "configs" / "smoke.yaml"
 
+
 @cache
 def launcher(other: bool = False) -> Launcher:
     """One of two interpreters: another hash seed, address layout, memory content, time zone."""

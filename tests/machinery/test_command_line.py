@@ -17,10 +17,13 @@ from real.repro.env import load_env_file, resolve, wanted_environment
 HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "mlflow")
 
 
-@pytest.mark.parametrize("module", [
-    *("__main__", "config", "repro.cli", "repro.proof.compare", "repro.doctor.items"),
-    "repro.run.manifest",
-])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("__main__", "config", "repro.cli", "repro.proof.compare", "repro.doctor.items"),
+        "repro.run.manifest",
+    ],
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(module):
     """`--help`, `compare` and `doctor` answer without loading a numerical library."""
     code = f"import {PACKAGE}.{module}, sys; print([m for m in {HEAVY} if m in sys.modules])"

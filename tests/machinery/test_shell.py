@@ -148,7 +148,9 @@ def test_no_address_is_shown_with_its_password(text, shown):
 
 def test_a_password_gets_into_no_record(tmp_path):
     """In the configuration it would: refused; what the shell and `.env` say is not recorded."""
-    config = config_from_dict(Config, {"seed": 0, "tracking": {"mlflow_uri": "http://u:secret@host"}})
+    config = config_from_dict(
+        Config, {"seed": 0, "tracking": {"mlflow_uri": "http://u:secret@host"}}
+    )
     with pytest.raises(ValueError, match="holds a user or password") as error:
         resolve(config, {})
     assert "secret" not in str(error.value)

@@ -51,15 +51,15 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
         rates = training.learning_rates
         makes = torch.optim.Adam(generator.parameters(), rates[0], betas=(0.5, 0.999), fused=True)
         judges = torch.optim.Adam(critic.parameters(), rates[1], betas=(0.5, 0.999), fused=True)
-        run.start(
-            images.describe(), generator=generator, critic=critic, makes=makes, judges=judges
-        )
+        run.start(images.describe(), generator=generator, critic=critic, makes=makes, judges=judges)
 
         for step, real in run.steps(batches):
             run.seed("latents", step)
             fake = generator(torch.randn(len(real), shape.num_latents))
 
-            critic_loss = F.softplus(-critic(real)).mean() + F.softplus(critic(fake.detach())).mean()
+            critic_loss = (
+                F.softplus(-critic(real)).mean() + F.softplus(critic(fake.detach())).mean()
+            )
             judges.zero_grad(set_to_none=True)
             critic_loss.backward()
             judges.step()

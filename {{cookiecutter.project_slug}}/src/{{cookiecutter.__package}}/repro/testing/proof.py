@@ -79,9 +79,7 @@ class Proof:
         self._open.callback(launcher.close)
         return launcher
 
-    def run(
-        self, *arguments: object, elsewhere: bool = False, **how: Any
-    ) -> CompletedProcess[str]:
+    def run(self, *arguments: object, elsewhere: bool = False, **how: Any) -> CompletedProcess[str]:
         """Run a command to its end; a disturbance that did not happen fails the test."""
         done = self._launchers[elsewhere].run(*arguments, **how)
         wanted = [*(VARIED if "vary" in how else ()), *(["SIGKILL"] if "kill" in how else ())]
@@ -173,9 +171,7 @@ def killed(proof: Proof, run_dir: Path, *, instant: tuple[str, str, float], work
     assert stopped.returncode == -9, stopped.stderr
     manifest = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
     assert not manifest["results"]["completed"]
-    return proof.resume(
-        run_dir, f"data.num_workers={workers}", elsewhere=True, vary="reversed"
-    )
+    return proof.resume(run_dir, f"data.num_workers={workers}", elsewhere=True, vary="reversed")
 
 
 def terminated(proof: Proof, run_dir: Path) -> Path:

@@ -44,7 +44,6 @@ class Observed:
         assert all(key is not None for _, key in rest), "a generator was seeded by the system"
         return [int(key) for _, key in rest]
 
-
     def sample(self, epoch: int, index: int) -> str:
         """Digest of a sample of the data set, fetched now."""
         return digest({"sample": self.dataset[epoch, index]})
