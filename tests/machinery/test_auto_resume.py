@@ -2,7 +2,6 @@
 
 import pytest
 from conftest import SMOKE, edit_manifest, run, train
-
 from real.repro.run.directory import only_writer
 
 

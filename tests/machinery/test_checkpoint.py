@@ -4,12 +4,11 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import load
-
 from real.repro.backend import state as states
 from real.repro.backend.state import capture, digest, from_file, restore, weights_file
 from real.repro.files import list_checkpoints
 from real.repro.run.checkpoint import load_latest, save_checkpoint
+from safetensors.torch import load
 
 
 def state(step: int, best: int = 0) -> dict:

@@ -5,11 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PACKAGE, ROOT, SMOKE, run
-
 import real.repro.cli as command_line
-from real.__main__ import main
 import real.train as train_module
+from conftest import PACKAGE, ROOT, SMOKE, run
+from real.__main__ import main
 from real.config import Config
 from real.repro.config.load import config_from_dict
 from real.repro.env import load_env_file, resolve, wanted_environment

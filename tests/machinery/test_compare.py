@@ -6,13 +6,12 @@ import shutil
 
 import pytest
 from conftest import edit_manifest, run, train
-
-from real.repro.proof.compare import compare_runs, first_divergence
 from real.config import Config
 from real.repro.config.base import inert_keys
 from real.repro.config.load import flatten
-from real.repro.run.manifest import sha256
+from real.repro.proof.compare import compare_runs, first_divergence
 from real.repro.run.logs import Step
+from real.repro.run.manifest import sha256
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 import pytest
 from conftest import ROOT
-
-from real.config import Data
+from real.config import Config, Data, load_config
 from real.repro.config.base import MAX_SEED
-from real.config import load_config
-from real.config import Config
 from real.repro.config.load import config_from_dict, to_dict, to_yaml
 
 

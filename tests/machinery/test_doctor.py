@@ -8,11 +8,8 @@ from importlib import metadata
 
 import pytest
 from conftest import PACKAGE, ROOT, commit, run
-
 from real.config import Config
-from real.repro.doctor.items import FAILS
-from real.config import Config
-from real.repro.doctor.items import ITEMS, examine
+from real.repro.doctor.items import FAILS, ITEMS, examine
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 from conftest import SMOKE, run
-
 from real.repro.signals import STOP_SIGNALS, CtrlC, StopRequest, ending_by_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")

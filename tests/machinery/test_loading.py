@@ -8,13 +8,12 @@ import time
 import pytest
 import torch
 from conftest import SMOKE, run
-from torch.utils.data import DataLoader, Dataset
-
-from real.repro.run import lifecycle
-from real.train import train_model
 from real.config import load_config
-from real.repro.signals import Interrupted, StopRequest
 from real.repro.backend.patience import SHARED_MEMORY, check_shared_memory, take
+from real.repro.run import lifecycle
+from real.repro.signals import Interrupted, StopRequest
+from real.train import train_model
+from torch.utils.data import DataLoader, Dataset
 
 LINUX = pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="no /dev/shm on this system")
 

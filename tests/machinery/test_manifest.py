@@ -5,9 +5,8 @@ import subprocess
 
 import pytest
 from conftest import PACKAGE, commit
-
-from real.repro.run import manifest
 from real.repro.git import GitError
+from real.repro.run import manifest
 from real.repro.run.manifest import describe_code, describe_environment
 
 WHO = ["-c", "user.name=t", "-c", "user.email=t@t"]

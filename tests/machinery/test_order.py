@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2_contingency
-
 from real.repro.random.sampler import BatchSampler, Permutation
+from scipy.stats import chi2_contingency
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 4, 5, 7, 8, 9, 100, 1023, 1024, 1025, 20_000])

@@ -5,7 +5,6 @@ import logging
 import sys
 
 import pytest
-
 from real.repro.run.progress import Progress
 
 ROW = {"epoch": 0, "step": 3, "train_loss": 1.0, "val_loss": 0.5, "val_accuracy": 0.25}

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 from conftest import edit_manifest
-
 from real.repro.proof.compare import compare_runs, first_divergence
 from real.repro.run.logs import Recorder, Step, logs_until, read_metrics, read_steps
 from real.repro.run.plots import plot_curves

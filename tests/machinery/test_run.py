@@ -7,13 +7,12 @@ import shutil
 
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, edit_manifest, run
-
-from real.train import train_model
 from real.config import load_config
-from real.repro.signals import Interrupted
-from real.repro.run.manifest import FIELDS, describe_code, read_manifest
-from real.repro.run.logs import read_steps
 from real.repro.run.directory import only_writer
+from real.repro.run.logs import read_steps
+from real.repro.run.manifest import FIELDS, describe_code, read_manifest
+from real.repro.signals import Interrupted
+from real.train import train_model
 
 
 def resume(run_dir, *overrides, allow_changes=False):

@@ -5,13 +5,17 @@ import random
 import numpy as np
 import pytest
 import torch
-
-from real.repro import env
-from real.repro.backend.seeding import set_seed
 from real.config import Training
-from real.repro.config.base import MAX_SEED, Determinism
 from real.optim import build_optimizer
-from real.repro.backend.seeding import read_determinism, seed_stream, seed_worker, set_determinism
+from real.repro import env
+from real.repro.backend.seeding import (
+    read_determinism,
+    seed_stream,
+    seed_worker,
+    set_determinism,
+    set_seed,
+)
+from real.repro.config.base import MAX_SEED, Determinism
 from real.repro.random.streams import SampleStreams, derive
 from real.repro.shell import PORTABLE
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, launcher, run
-
-from real.repro import entry, shell
 from real.config import Config
+from real.repro import entry, shell
 from real.repro.config.load import config_from_dict
 from real.repro.env import load_env_file, resolve, wanted_environment
 from real.repro.redact import without_secrets

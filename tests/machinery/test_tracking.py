@@ -15,11 +15,10 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 from conftest import PACKAGE, SMOKE, edit_manifest, run, train
-
-from real.repro.tracking import mlflow as mlflow_run
-from real.repro.run.manifest import read_manifest
-from real.repro.tracking.mlflow import RemoteRun, track
 from real.repro.run.logs import read_metrics
+from real.repro.run.manifest import read_manifest
+from real.repro.tracking import mlflow as mlflow_run
+from real.repro.tracking.mlflow import RemoteRun, track
 
 ADDRESS = "http://tracking.example:5000"
 TAGGED = re.compile(r"tags\.`(.+?)` = (['\"])(.+?)\2")

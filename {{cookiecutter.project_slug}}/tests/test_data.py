@@ -64,7 +64,8 @@ def test_the_layout_of_memory_changes_no_result(digits):
     assert other.sha256() == source.sha256()
     assert other.images.strides == source.images.strides
     keys = [(0, index) for index in range(8)]
-    strides = {TrainSet(each, Data(), 0).__getitems__(keys)[0].stride() for each in (source, other)}
+    sets = [TrainSet(each, Data(), SampleStreams(0)) for each in (source, other)]
+    strides = {samples.__getitems__(keys)[0].stride() for samples in sets}
     assert strides == {(64, 64, 8, 1)}
     draws = np.zeros((8, NUM_DRAWS))
     assert augment(odd[:8], Data(), draws).strides == (64, 64, 8, 1)

@@ -1,6 +1,7 @@
 """The story of a regression: data, model, loop, results."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def build_model(config: Model, num_features: int) -> nn.Module:
     widths = [num_features, *config.hidden]
     layers = [
         layer
-        for before, after in zip(widths, widths[1:], strict=False)
+        for before, after in pairwise(widths)
         for layer in (nn.Linear(before, after), nn.ReLU())
     ]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 1))

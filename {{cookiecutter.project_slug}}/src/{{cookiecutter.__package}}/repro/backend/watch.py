@@ -9,7 +9,7 @@ Note = Callable[[str, Any], None]
 
 
 def watch_generators(patch: Any, note: Note) -> None:
-    """Call `note(name, key)` whenever a generator of torch is seeded; `patch` is a `MonkeyPatch`."""
+    """Call `note(name, key)` when a generator of torch is seeded; `patch` is a `MonkeyPatch`."""
     for name in ("manual_seed", "seed"):
         patch.setattr(torch, name, _heard(getattr(torch, name), name, note))
 
