@@ -1,4 +1,5 @@
-"""The command line: `train`, `verify`, `compare`, `track`, `machines`, `expected`, `doctor`.
+"""The command line: `train`, `verify`, `compare`, `track`, `machines`, `expected`, `schema`,
+`doctor`.
 
 Only what a subcommand needs is imported, so that `--help` answers at once.
 """
@@ -20,7 +21,7 @@ from .config.base import RunConfig, inert_keys
 from .config.load import config_from_dict, flatten, load_config, to_dict
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
-from .files import CONFIG, CURVES, MANIFEST, PROJECT
+from .files import CONFIG, CURVES, MANIFEST, PROJECT, find_project_root
 from .redact import without_secrets
 from .run.manifest import read_manifest
 from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
@@ -175,6 +176,9 @@ def _parser(config_class: type[RunConfig]) -> argparse.ArgumentParser:
     expected = commands.add_parser("expected", help="measure the expected results again")
     expected.set_defaults(run=_expected)
 
+    schema = commands.add_parser("schema", help="write configs/schema.json, for editors")
+    schema.set_defaults(run=_schema)
+
     doctor = commands.add_parser("doctor", help="check this checkout on this machine")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument("--uncommitted", action="store_true", help="do not ask for a clean tree")
@@ -275,6 +279,13 @@ def _track(options: argparse.Namespace) -> int:
     if options.follow is not None:
         return follow(run_dir, options.follow)
     return track(run_dir, register=options.register)
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from .config.schema import write_schema
+
+    print(write_schema(options.config_class, find_project_root()))
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -1,0 +1,21 @@
+"""The configurations of this project are what its classes and its editors take."""
+
+from pathlib import Path
+
+import pytest
+
+from {{ cookiecutter.__package }}.config import Config, load_config
+from {{ cookiecutter.__package }}.repro.config.schema import NAME, schema_text
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_is_taken(path):
+    """No key is unknown, no value out of its range."""
+    load_config(path)
+
+
+def test_the_editors_schema_is_of_this_config():
+    """After a change of `config.py`: `python -m {{ cookiecutter.__package }} schema`."""
+    assert (CONFIGS / NAME).read_text(encoding="utf-8") == schema_text(Config)
