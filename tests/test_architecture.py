@@ -1,53 +1,46 @@
-"""Imports of the generated package go one way, and what must be quick imports no torch."""
+"""The wall: the machinery knows no task, the task knows the machinery by its public names."""
 
 import ast
+from pathlib import Path
 
 from conftest import ROOT
 
 PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
-LAYERS = [
-    {"strict_yaml", "interrupt", "report", "shell", "redact", "git"},
-    {"config", "entry", "loading"},
-    {"environment", "record", "cifar", "optim", "model", "checkpoint"},
-    {"manifest", "seeding"},
-    {"order", "compare", "progress", "tracking", "expected", "inspection"},
-    {"data", "verify", "machines", "mlflow_run", "inspect_environment", "inspect_repository"},
-    {"doctor"},
-    {"run"},
-    {"train"},
-    {"cli"},
-    {"__main__"},
-]
-WITHOUT_TORCH = {
-    "cli",
-    "config",
-    "entry",
-    "environment",
-    "git",
-    "manifest",
-    "record",
-    "compare",
-    "doctor",
-    "expected",
-    "inspection",
-    "inspect_environment",
-    "inspect_repository",
-    "machines",
-    "redact",
-    "report",
-    "shell",
-    "verify",
+REPRO = PACKAGE / "repro"
+PUBLIC = {
+    "Batches",
+    "Inert",
+    "Interrupted",
+    "Result",
+    "Run",
+    "RunConfig",
+    "SampleStreams",
+    "Section",
+    "set_seed",
 }
-HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "mlflow", "scipy"}
+VERBS = {
+    *("batches", "finish", "keep_best", "log_metrics", "log_step", "seed", "start", "steps"),
+    *("streams", "use"),
+}
+FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "safetensors"}
+HEAVY = {*FRAMEWORKS, "numpy", "sklearn", "matplotlib", "mlflow", "scipy"}
+AT_ONCE = (
+    *("__init__", "__main__", "config", "repro/__init__", "repro/cli", "repro/entry", "repro/env"),
+    *("repro/config/load", "repro/run/manifest", "repro/run/logs", "repro/proof/compare"),
+    *("repro/proof/verify", "repro/doctor/items"),
+)
+"""What `--help`, `compare`, `doctor` and `verify` load."""
 
 
-def imports(path, *, top_level: bool = False) -> tuple[set[str], set[str]]:
-    """Our own modules and the others that a file imports, anywhere or at its top level only."""
+def imports(path: Path, *, top_level: bool = False) -> tuple[set[Path], set[str]]:
+    """The files of the package that a file imports, and the top names of the other modules."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     own, others = set(), set()
     for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            own |= {node.module} if node.module else {alias.name for alias in node.names}
+            folder = path.parents[node.level - 1]
+            named = folder.joinpath(*(node.module or "").split("."))
+            own |= {_file(named / alias.name) or _file(named) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
@@ -55,24 +48,65 @@ def imports(path, *, top_level: bool = False) -> tuple[set[str], set[str]]:
     return own, others
 
 
-def test_every_module_has_a_layer():
-    """A new module is placed on purpose."""
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert modules == set().union(*LAYERS)
+def _file(module: Path) -> Path | None:
+    for path in (module.with_suffix(".py"), module / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
 
 
-def test_a_module_imports_only_from_the_layers_below():
-    """No cycle and no way back: each module knows less than the one that calls it."""
-    below: set[str] = set()
-    for layer in LAYERS:
-        for module in layer:
-            own, _ = imports(PACKAGE / f"{module}.py")
-            assert own <= below, f"{module} imports {own - below}"
-        below |= layer
+def test_the_machinery_imports_nothing_of_the_users():
+    """Whatever a user does to their files, `repro` still loads."""
+    for path in REPRO.rglob("*.py"):
+        own, _ = imports(path)
+        assert all(REPRO in each.parents for each in own), path
+
+
+def test_the_users_files_know_the_public_names_only():
+    """So that everything behind them may change."""
+    allowed = {path for path in PACKAGE.glob("*.py")} | {REPRO / "__init__.py"}
+    entry = {REPRO / "entry.py", REPRO / "cli.py", REPRO / "moved.py"}
+    for path in PACKAGE.glob("*.py"):
+        own, _ = imports(path)
+        own -= entry if path.name in ("__init__.py", "__main__.py") else set()
+        assert own <= allowed, path
+
+
+def test_no_import_leads_back():
+    """Each module knows less than the one that calls it."""
+    edges = {path: imports(path)[0] - {path} for path in PACKAGE.rglob("*.py")}
+    while free := {path for path, own in edges.items() if not own & edges.keys()}:
+        edges = {path: own for path, own in edges.items() if path not in free}
+    assert not edges, sorted(path.name for path in edges)
+
+
+def test_only_the_backend_imports_a_framework():
+    """A second framework is a second folder of that name."""
+    for path in REPRO.rglob("*.py"):
+        _, others = imports(path)
+        assert path.parent.name == "backend" or not others & FRAMEWORKS, path
 
 
 def test_what_answers_at_once_imports_nothing_heavy():
-    """`--help`, `compare`, `doctor` and `verify` load no numerical library at the top."""
-    for module in WITHOUT_TORCH | {"__main__", "__init__"}:
-        _, others = imports(PACKAGE / f"{module}.py", top_level=True)
-        assert not others & HEAVY, module
+    """No numerical library at the top of what `--help` loads."""
+    for name in AT_ONCE:
+        _, others = imports(PACKAGE / f"{name}.py", top_level=True)
+        assert not others & HEAVY, name
+
+
+def test_the_public_names_are_frozen():
+    """A name more is a promise more; a name less breaks somebody's project."""
+    (home,) = [
+        ast.literal_eval(node.value)
+        for node in ast.parse((REPRO / "__init__.py").read_text()).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "_HOME"
+    ]
+    assert set(home) == PUBLIC
+
+
+def test_the_verbs_of_a_run_are_frozen():
+    """What stands in a user's `train.py`."""
+    tree = ast.parse((REPRO / "run" / "lifecycle.py").read_text())
+    (run,) = [node for node in tree.body if getattr(node, "name", "") == "Run"]
+    methods = {node.name for node in run.body if isinstance(node, ast.FunctionDef)}
+    assert {name for name in methods if not name.startswith("_")} == VERBS

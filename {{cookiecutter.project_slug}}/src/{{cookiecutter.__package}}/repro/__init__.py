@@ -10,7 +10,7 @@ _HOME = {
     "Interrupted": "signals",
     "Result": "run.lifecycle",
     "Run": "run.lifecycle",
-    "RunConfig": "config.base",
+    "RunConfig": "config.run_config",
     "SampleStreams": "random.streams",
     "Section": "config.base",
     "set_seed": "backend.seeding",

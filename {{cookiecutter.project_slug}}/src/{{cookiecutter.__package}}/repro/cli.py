@@ -17,8 +17,9 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from .config.base import RunConfig, inert_keys
+from .config.base import inert_keys
 from .config.load import config_from_dict, flatten, load_config, to_dict
+from .config.run_config import RunConfig
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
 from .files import CONFIG, CURVES, MANIFEST, PROJECT, find_project_root

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from .config.base import MAX_SEED, Paths, RunConfig, Tracking
+from .config.base import MAX_SEED, Paths, Tracking
+from .config.run_config import RunConfig
 from .redact import without_secrets
 from .shell import PORTABLE, imports, is_foreign
 

@@ -1,18 +1,16 @@
-"""What every configuration has: sections that check their values, and the keys of the machinery.
+"""Sections that check their values, and those that the machinery brings.
 
-A project's own `Config` inherits from `RunConfig` and adds sections; a section inherits from
-`Section`. Both are pydantic models (https://docs.pydantic.dev): frozen, strict about types, and
-without room for unknown keys. Values of `paths` and `tracking` may name environment variables as
-`${NAME}` or `${NAME:-default}`; they stay unresolved in the record of a run, so that no secret and
-no path of one machine gets into it (`env.py` resolves them).
+A project's own `Config` inherits from `RunConfig` (`run_config.py`) and adds sections, which
+inherit from `Section`. Both are pydantic models (https://docs.pydantic.dev): frozen, strict about
+types, and without room for unknown keys. Values of `paths` and `tracking` may name environment
+variables as `${NAME}` or `${NAME:-default}`; they stay unresolved in the record of a run, so that
+no secret and no path of one machine gets into it (`env.py` resolves them).
 """
 
-import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 MAX_SEED = 2**32 - 1
 """Largest seed that NumPy's global generator takes; Python and torch take more."""
@@ -82,43 +80,6 @@ class Determinism(Section):
     """CPU threads of torch and NumPy; another number gives other bits."""
     fill_uninitialized_memory: bool = False
     """Fill fresh tensors with NaN, so that reading one unwritten shows; costs up to 13 %."""
-
-
-class RunConfig(Section):
-    """The keys that every run has; a project's `Config` adds its own sections."""
-
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
-    """The one seed; every stream of random numbers is derived from it. 0 is a seed like others."""
-    experiment_name: Annotated[str, Inert] = "baseline"
-    """Name of the MLflow experiment and start of the run's name."""
-    paths: Annotated[Paths, Inert] = Paths()
-    """Folders; they may name environment variables."""
-    tracking: Annotated[Tracking, Inert] = Tracking()
-    """Who else is told of a run."""
-    record: Record = Record()
-    """Checkpoints."""
-    determinism: Determinism = Determinism()
-    """What makes libraries repeat themselves."""
-
-    @classmethod
-    def load(
-        cls, path: str | Path, overrides: Iterable[str] = (), *, seed: int | None = None
-    ) -> Self:
-        """Read a YAML file, apply `section.key=value` overrides in order, then `seed`.
-
-        Raises:
-            ValueError: the file is not readable YAML, or a key or value is refused.
-        """
-        from .load import load_config  # which knows this class
-
-        return load_config(cls, path, overrides, seed=seed)
-
-    @field_validator("experiment_name")
-    @classmethod
-    def _is_a_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", value):
-            raise ValueError("must be letters, digits, '.', '_' and '-', at most 64")
-        return value
 
 
 def inert_keys(config: type[Section], prefix: str = "") -> Iterator[str]:

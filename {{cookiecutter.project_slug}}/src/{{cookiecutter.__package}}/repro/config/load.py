@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from .base import RunConfig, Section
+from .base import Section
 from .yaml import parse_yaml, write_yaml
 
-C = TypeVar("C", bound=RunConfig)
+C = TypeVar("C", bound=Section)
 
 _MOVED = ("checkpoint_every", "keep_checkpoints")
 """Keys that were in `training` before version 0.3.0 of the template, and are in `record` now."""
@@ -73,7 +73,7 @@ def as_config(cls: type[C], config: C | Mapping[str, Any] | str | Path) -> C:
     return load_config(cls, config)
 
 
-def to_dict(config: RunConfig) -> dict[str, Any]:
+def to_dict(config: Section) -> dict[str, Any]:
     """The configuration as plain nested dictionaries, every default filled in."""
     return config.model_dump(mode="json")
 

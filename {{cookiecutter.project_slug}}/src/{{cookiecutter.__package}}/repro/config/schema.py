@@ -7,10 +7,12 @@ import ast
 import inspect
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .base import RunConfig, Section
+from .base import Section
+from .run_config import RunConfig
 
 NAME = "schema.json"
 
@@ -50,7 +52,7 @@ def _sentences(section: type[Section]) -> dict[str, str]:
             continue
         source = ast.parse(Path(inspect.getfile(sys.modules[base.__module__])).read_bytes())
         (body,) = [n.body for n in source.body if getattr(n, "name", "") == base.__name__]
-        for key, below in zip(body, body[1:], strict=False):
+        for key, below in pairwise(body):
             if isinstance(key, ast.AnnAssign) and _is_text(below):
                 said[key.target.id] = " ".join(below.value.value.split())
     return said

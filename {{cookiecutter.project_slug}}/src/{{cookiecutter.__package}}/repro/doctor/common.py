@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.base import RunConfig
+from ..config.run_config import RunConfig
 from ..git import Checkout, read_checkout
 from ..run.manifest import is_under_git
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..config.base import RunConfig
+from ..config.run_config import RunConfig
 from ..files import find_project_root
 from . import installation, repository
 from .common import CannotTellError, Checked

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from ..config.base import RunConfig, inert_keys
+from ..config.base import inert_keys
 from ..config.load import load_config, to_dict
+from ..config.run_config import RunConfig
 from ..files import PROJECT
 from ..git import git
 from ..proof.baseline import CONFIG, differing_keys, expected_path, readme_table, table

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config.base import RunConfig, is_inert
+from ..config.base import is_inert
 from ..config.load import config_from_dict, flatten, load_config, to_dict
+from ..config.run_config import RunConfig
 from ..entry import for_children
 from ..env import read_cpu
 from ..files import PROJECT, find_project_root

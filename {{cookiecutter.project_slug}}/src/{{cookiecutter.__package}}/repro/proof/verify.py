@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.base import RunConfig, inert_keys
+from ..config.base import inert_keys
 from ..config.load import config_from_dict, config_sha256, flatten, load_config, to_yaml
+from ..config.run_config import RunConfig
 from ..entry import for_children
 from ..files import (
     CHECKPOINTS,

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..backend.device import describe_accelerator
 from ..backend.seeding import read_determinism
-from ..config.base import RunConfig, is_inert
+from ..config.base import is_inert
 from ..config.load import config_sha256, flatten, to_dict
+from ..config.run_config import RunConfig
 from ..files import MANIFEST, PROJECT, find_project_root
 from .manifest import (
     SCHEMA,

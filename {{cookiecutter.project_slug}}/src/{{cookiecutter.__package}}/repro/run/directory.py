@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..config.base import RunConfig
 from ..config.load import to_dict
+from ..config.run_config import RunConfig
 from ..files import MANIFEST, find_project_root
 from .description import changes_between, needed_for_equal_bits
 from .manifest import describe_code, read_manifest

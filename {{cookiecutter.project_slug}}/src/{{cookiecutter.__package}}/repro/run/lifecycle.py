@@ -20,8 +20,9 @@ from ..backend.patience import take
 from ..backend.ranks import OneProcess
 from ..backend.seeding import seed_stream, set_seed
 from ..backend.state import CLOCK, Stateful, capture, restore, to_number, weights_file
-from ..config.base import RunConfig, inert_keys
+from ..config.base import inert_keys
 from ..config.load import as_config, to_yaml
+from ..config.run_config import RunConfig
 from ..env import resolve
 from ..files import CHECKPOINTS, CONFIG, WEIGHTS, write_whole
 from ..random.sampler import BatchSampler

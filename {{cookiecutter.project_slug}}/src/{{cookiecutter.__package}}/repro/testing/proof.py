@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import yaml
 
-from ..config.base import Determinism, RunConfig
+from ..config.base import Determinism
+from ..config.run_config import RunConfig
 from ..env import wanted_environment
 from ..files import CHECKPOINTS, MANIFEST, METRICS, SOURCE, STEPS, WEIGHTS, list_checkpoints
 from ..run.checkpoint import checkpoint_digest
