@@ -20,7 +20,7 @@ VARIANTS = {
     "portable profile": ("determinism.profile=portable",),
     "without deterministic algorithms": ("determinism.deterministic_algorithms=false",),
     "fresh memory filled": ("determinism.fill_uninitialized_memory=true",),
-    "a checkpoint every 10 steps, not 100": ("training.checkpoint_every=10",),
+    "a checkpoint every 10 steps, not 100": ("record.checkpoint_every=10",),
     "two threads, not one": ("determinism.num_threads=2",),
 }
 CODE = """

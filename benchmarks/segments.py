@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         runs = {epochs: Path(scratch) / str(epochs) for epochs in EPOCHS}
         for epochs, run_dir in runs.items():
-            keep = ("training.keep_checkpoints=1000", "training.checkpoint_every=19")
+            keep = ("record.keep_checkpoints=1000", "record.checkpoint_every=19")
             config = ("--config", "configs/baseline.yaml", "--run-dir", run_dir)
             seconds = command("train", *config, f"training.num_epochs={epochs}", *keep)
             print(f"{epochs} epochs, {19 * epochs} steps: trained in {seconds:.1f} s")

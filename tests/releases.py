@@ -83,7 +83,7 @@ def change(folder: Path) -> None:
     edit(project / "Makefile", r"\A", "# The verbs, in a newer version.\n")
     package = project / "src" / "{{cookiecutter.__package}}"
     edit(package / "model.py", r'\A"""', '"""Newer: ')
-    edit(project / "README.md", r"^## What is where$", "## What is where, newly")
+    edit(project / "README.md", r"^## What is whose$", "## What is whose, newly")
     edit(project / "notebooks" / "explore_run.ipynb", r"Loads the", "Newly loads the")
     # The functions of the new version, not of the one that was imported first.
     logic = folder / "template_logic.py"

@@ -234,8 +234,8 @@ def test_a_folder_that_is_not_the_users_is_said_inside_too(built, tmp_path):
 def test_a_full_disk_loses_no_step_that_was_saved(built, tmp_path):
     """A real full one: one line, exit code 1; with room again the run ends in the same bits."""
     whole, small = tmp_path / "whole", tmp_path / "small"
-    command = ["train.py", "--config", "configs/smoke.yaml", "training.checkpoint_every=1"]
-    command += ["training.num_epochs=40", "training.keep_checkpoints=100"]
+    command = ["train.py", "--config", "configs/smoke.yaml", "record.checkpoint_every=1"]
+    command += ["training.num_epochs=40", "record.keep_checkpoints=100"]
     in_image(built, *command, outputs=whole)
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m,uid=1000,gid=1000", "tmpfs", str(small)]

@@ -216,7 +216,7 @@ def test_training_that_is_asked_to_stop_saves_and_resumes_to_equal_bits(
     pip_project, tmp_path, name, code
 ):
     """In mid-epoch, by Ctrl-C or by a cluster: one line with the way to resume, no traceback."""
-    steps = ["training.num_epochs=20", "training.checkpoint_every=1000"]
+    steps = ["training.num_epochs=20", "record.checkpoint_every=1000"]
 
     def train(*arguments, **how):
         command = [".venv/bin/python", "train.py", *map(str, arguments)]

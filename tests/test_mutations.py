@@ -20,10 +20,12 @@ REPORT = ROOT / "build" / "mutations.json"
 # Those that find most come first. The one left out compares with digests recorded before the
 # fault: on a machine of that class it would see nearly all of them, on another none, and the
 # others have to do without it.
-SUITE = [
-    *("tests/test_quality.py", "tests/test_seeding.py", "tests/test_reproducibility.py", "tests"),
+PROOF = [
+    *("tests/test_quality.py", "tests/test_reproducibility.py", "tests"),
     "--deselect=tests/test_expected.py::test_a_fresh_run_comes_to_them",
 ]
+MACHINERY = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", ROOT / "tests" / "machinery"]
+MACHINERY.append(MACHINERY[-1])
 # What the usual guides test: the same loss twice in one process after seeding.
 TWICE = """
 import math, sys, tempfile
@@ -73,12 +75,12 @@ def examine(
 ) -> dict[str, Any]:
     """Plant a fault in a copy of the project, run its tests and the usual one, drop the copy."""
     project = plant(origin, fault, copy)
-    # The tests of the very file first: most faults are found in seconds.
-    own = [f"tests/test_{fault.file}"] if fault else []
-    own = [name for name in own if (project / name).exists()]
-    tests = run(python, project, "-m", "pytest", "-x", "-p", "no:cacheprovider", *own, *SUITE)
-    assert tests.returncode in (0, 1), tests.stdout[-2000:] + tests.stderr[-2000:]
-    by = [line for line in tests.stdout.splitlines() if line.startswith(("FAILED", "ERR"))]
+    for suite in (PROOF, MACHINERY):
+        tests = run(python, project, "-m", "pytest", "-x", "-p", "no:cacheprovider", *suite)
+        assert tests.returncode in (0, 1), tests.stdout[-2000:] + tests.stderr[-2000:]
+        by = [line for line in tests.stdout.splitlines() if line.startswith(("FAILED", "ERR"))]
+        if tests.returncode:
+            break
     twice = run(python, project, "-c", TWICE).returncode if usual else None
     shutil.rmtree(project)
     name = fault.name if fault else "no fault"

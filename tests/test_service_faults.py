@@ -35,7 +35,7 @@ pytestmark = pytest.mark.containers
 
 
 LONG = ["train.py", "--config", "configs/smoke.yaml", "--auto-resume"]
-LONG += ["training.num_epochs=60", "training.checkpoint_every=10"]
+LONG += ["training.num_epochs=60", "record.checkpoint_every=10"]
 
 
 @pytest.fixture

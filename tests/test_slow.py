@@ -19,17 +19,17 @@ NUM_STEPS = 30
 THIRTY_STEPS = [
     "training.global_batch_size=125",
     "training.num_epochs=3",
-    "training.checkpoint_every=4",
+    "record.checkpoint_every=4",
 ]
 KILLED_AT = """
 import os, signal, sys
-import real.record as record
-step = record.Recorder.step
+from real.repro.run import logs
+step = logs.Recorder.step
 def killed(self, entry):
     step(self, entry)
     if entry.step == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
-record.Recorder.step = killed
+logs.Recorder.step = killed
 from real.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

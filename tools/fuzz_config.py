@@ -40,6 +40,7 @@ def child(folder: str, *options: str) -> None:
     sys.path.insert(0, folder)
     with atheris.instrument_imports(include=["fuzzed_package", "yaml"]):
         from fuzzed_package import config
+        from fuzzed_package.repro.config import load
     path = Path(folder) / "config.yaml"
 
     def one(data: bytes) -> None:
@@ -52,7 +53,7 @@ def child(folder: str, *options: str) -> None:
         except ValueError as error:
             assert len(str(error).splitlines()) == 1, str(error)
             return
-        assert config.config_from_dict(config.to_dict(loaded)) == loaded
+        assert load.config_from_dict(config.Config, load.to_dict(loaded)) == loaded
 
     atheris.Setup([sys.argv[0], *options], one)
     atheris.Fuzz()
