@@ -395,7 +395,11 @@ FAULTS = [
             "a time limit ends the epoch's work",
             "train.py",
             "            run.log_step(loss=",
-            '            began = globals().setdefault("BEGAN", __import__("time").monotonic())\n            if __import__("time").monotonic() - began > 5:\n                optimizer.param_groups[0]["lr"] = lr = 0.0\n            run.log_step(loss=',
+            '            began = globals().setdefault("BEGAN", '
+            '__import__("time").monotonic())\n'
+            '            if __import__("time").monotonic() - began > 5:\n'
+            '                optimizer.param_groups[0]["lr"] = lr = 0.0\n'
+            "            run.log_step(loss=",
         ),
         (
             "the best is the later one of two equals",
@@ -435,25 +439,36 @@ FAULTS = [
             "the optimizer starts afresh",
             "repro/backend/state.py",
             "            each.load_state_dict(state[name])\n",
-            '            if name != "optimizer":\n                each.load_state_dict(state[name])\n',
+            '            if name != "optimizer":\n'
+            "                each.load_state_dict(state[name])\n",
         ),
         (
             "the optimizer starts afresh, and nobody looks",
             "repro/backend/state.py",
             "            each.load_state_dict(state[name])\n",
-            '            if name != "optimizer":\n                each.load_state_dict(state[name])\n            else:\n                state[name] = each.state_dict()\n',
+            '            if name != "optimizer":\n'
+            "                each.load_state_dict(state[name])\n"
+            "            else:\n"
+            "                state[name] = each.state_dict()\n",
         ),
         (
             "the weights start afresh, and nobody looks",
             "repro/backend/state.py",
             "            each.load_state_dict(state[name])\n",
-            '            if name != "model":\n                each.load_state_dict(state[name])\n            else:\n                state[name] = each.state_dict()\n',
+            '            if name != "model":\n'
+            "                each.load_state_dict(state[name])\n"
+            "            else:\n"
+            "                state[name] = each.state_dict()\n",
         ),
         (
             "half precision in the checkpoint",
             "repro/backend/state.py",
             "    states = {name: each.state_dict() for name, each in objects.items()}\n",
-            '    states = {name: each.state_dict() for name, each in objects.items()}\n    states["model"] = {\n        k: v.bfloat16().float() if v.is_floating_point() else v\n        for k, v in states["model"].items()\n    }\n',
+            "    states = {name: each.state_dict() for name, each in objects.items()}\n"
+            '    states["model"] = {\n'
+            "        k: v.bfloat16().float() if v.is_floating_point() else v\n"
+            '        for k, v in states["model"].items()\n'
+            "    }\n",
         ),
         (
             "the live state after loading is not checked",
@@ -495,7 +510,8 @@ FAULTS = [
             "the learning rate starts again",
             "train.py",
             "learning_rate(step, batches",
-            'learning_rate(step - run._state["step"] if run._state and run._resume else step, batches',
+            'learning_rate(step - run._state["step"] if run._state and run._resume else '
+            "step, batches",
         ),
         (
             "a checkpoint is written in place",
