@@ -69,8 +69,9 @@ def _says_something(text: str) -> bool:
 
 
 def _situations() -> list[tuple[str, str]]:
-    tree = ast.parse((ROOT / "tests" / "test_places.py").read_text(encoding="utf-8"))
-    tests = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_"))
+    files = (ROOT / "tests" / name for name in ("test_places.py", "test_proof_elsewhere.py"))
+    nodes = [node for path in files for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    tests = (n for n in nodes if isinstance(n, ast.FunctionDef) and n.name.startswith("test_"))
     return [
         (
             test.name.removeprefix("test_").replace("_", " "),
