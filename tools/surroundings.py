@@ -19,7 +19,8 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- written by tools/surroundings.py -->", "<!-- end of surroundings -->"
 HEAD = """# Other people's surroundings
 
-Written by `make surroundings` from `tests/surroundings_table.py` and `tests/test_places.py`;
+Written by `make surroundings` from `tests/surroundings_table.py`, `tests/test_places.py` and
+`tests/test_proof_elsewhere.py`;
 `make test-surroundings` runs every row on a project that is really installed. A row's shell proves
 that it was set up as the row says before the command starts, otherwise the row fails.
 
