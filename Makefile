@@ -18,7 +18,7 @@ help: ## list all commands
 demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
 	$(PY) tools/demo.py $(DEMO_STACK) $(DEMO_MANAGER)
 
-# Two at a time; the tests of one installed project stay together.
+# Two at a time; the tests of one installed project stay together, and the longest file is first.
 test: lint ## all bakes, and projects that really install, train and verify
 	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
 	$(PY) -m pytest -n 2 --dist loadfile -m "real and $(NOT_HERE)"
@@ -30,7 +30,7 @@ test-surroundings: $(TOOLS) ## every command in other people's shells, copies, l
 	$(PY) -m pytest -n 2 --dist loadfile -m "surroundings and not slow"
 
 test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
-	$(PY) -m pytest -n 2 --dist loadfile -m "faults and not slow"
+	$(PY) -m pytest -n 2 --dist loadfile -m "faults and not slow" tests/test_mutations.py tests
 
 test-upgrades: $(TOOLS) ## upgrade projects from every release, by cruft, make upgrade and replay
 	$(PY) -m pytest -n 2 -m "upgrades and not slow"

@@ -226,9 +226,10 @@ def environment(built):
     return {**demo.environment(), **{name: built.environ[name] for name in names}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def services(built):
-    """All three, by `make up`, after the run of the smoke configuration."""
+    """All three, by `make up`, after the run of the smoke configuration; `test_services.py` has
+    them first, `test_services_failing.py` kills them."""
     import boxes
 
     config = ["ACCELERATOR=cpu", "CONFIG=configs/smoke.yaml"]

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def files(project: Path) -> dict[str, str]:
     return {p.relative_to(project).as_posix(): p.read_text(encoding="utf-8") for p in paths}
 
 
+@cache  # most files are the same in every project
 def parse(name: str, text: str) -> None:
     """Read a file by the grammar that its name promises."""
     if name.endswith(".toml"):

@@ -1,6 +1,5 @@
 """Baked files are checked against the schemas and linters of the tools that will read them."""
 
-import itertools
 import re
 import shutil
 import socket
@@ -15,7 +14,9 @@ from tools import demo
 
 BIN = Path(sys.executable).parent
 STACKS = ("torch-2.14.1-cu130", "torch-2.14.1-cu126", "torch-2.13.0-cpu", "torch-2.7.1-cu118")
-PAIRS = list(itertools.product(CHOICES["dependency_manager"], STACKS))
+PAIRS = [(manager, STACKS[0]) for manager in CHOICES["dependency_manager"]]
+PAIRS += [("pip", stack) for stack in STACKS[1:]]
+"""Each manager and each kind of stack once: what depends on both is `pyproject.toml`'s."""
 
 
 def check(*command: object, cwd: Path = ROOT) -> None:

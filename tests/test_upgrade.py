@@ -379,17 +379,16 @@ def team(request, template, cruft_environment, tmp_path_factory):
 
 
 def test_a_newer_pin_is_locked_installed_and_checked(team, pins_moved):
-    """All of `make upgrade`: the merge, `make lock`, `make setup`, and of a project of the last
-    release its own tests.
+    """All of `make upgrade`: the merge, `make lock`, `make setup`, the project's own tests.
 
     Afterwards `compare` names the upgrade as what came between two runs.
     """
     project, kept, version = team
     linked(project, pins_moved)
-    released = f"v{version}" in RELEASED
-    said = succeeds(upgrade(project, check="CHECK=yes" if released else "CHECK=no"))
+    some = {"PYTEST_ADDOPTS": "-k config"}  # it is what is fresh, whose tests are all run elsewhere
+    said = succeeds(upgrade(project, check="CHECK=yes", env=some))
     assert re.search("uv lock|uv pip compile", said)
-    assert (" passed" in said) is released
+    assert " passed" in said
     holds_edits(project, kept)
     locks = [path.read_text() for path in project.glob("uv.lock")]
     locks += [path.read_text() for path in project.glob("requirements/cpu.txt")]

@@ -19,7 +19,8 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- written by tools/surroundings.py -->", "<!-- end of surroundings -->"
 HEAD = """# Other people's surroundings
 
-Written by `make surroundings` from `tests/surroundings_table.py` and `tests/test_places.py`;
+Written by `make surroundings` from `tests/surroundings_table.py`, `tests/test_places.py` and
+`tests/test_proof_elsewhere.py`;
 `make test-surroundings` runs every row on a project that is really installed. A row's shell proves
 that it was set up as the row says before the command starts, otherwise the row fails.
 
@@ -69,8 +70,9 @@ def _says_something(text: str) -> bool:
 
 
 def _situations() -> list[tuple[str, str]]:
-    tree = ast.parse((ROOT / "tests" / "test_places.py").read_text(encoding="utf-8"))
-    tests = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_"))
+    files = (ROOT / "tests" / name for name in ("test_places.py", "test_proof_elsewhere.py"))
+    nodes = [node for path in files for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    tests = (n for n in nodes if isinstance(n, ast.FunctionDef) and n.name.startswith("test_"))
     return [
         (
             test.name.removeprefix("test_").replace("_", " "),
