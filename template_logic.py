@@ -561,7 +561,7 @@ def _not_for_new(answers):
     # A package of such a name hides the module, or is sorted among them by linters.
     folders = ("environment", "tests", "_overlays/*/*/environment")
     modules = {p.stem for f in folders for p in (ROOT / PROJECT_FOLDER).glob(f"{f}/*.py")}
-    if given.replace("-", "_") in modules:
+    if given.replace("-", "_") in modules | {"conftest"}:
         another = f'choose another, such as "{given}-project"'
         found.append(f'project_slug "{given}" is a module of the project itself; {another}')
     return found + _retired(answers)

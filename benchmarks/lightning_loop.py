@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 from pairs import report
-from training_loop import EPOCHS, PROJECT, ROOT, our_loop
+from training_loop import EPOCHS, PROJECT, ROOT, our_batches, our_loop
 
 ROUNDS = 7
 PACKAGES = ROOT / "build" / "bench"
@@ -39,11 +39,10 @@ def lightning_loop(config) -> float:
     """Steps per second of Lightning's Trainer."""
     import lightning
     import torch.nn.functional as F
-    from demo_project.data import build_loader, load_data
+    from demo_project.data import load_data
     from demo_project.model import build_model
     from demo_project.optim import build_optimizer
-    from demo_project.order import BatchSampler
-    from demo_project.seeding import set_determinism
+    from demo_project.repro.backend.seeding import set_determinism
 
     class Module(lightning.LightningModule):
         def __init__(self, model) -> None:
@@ -61,10 +60,8 @@ def lightning_loop(config) -> float:
     set_determinism(config.determinism)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data = load_data(config.data, Path("data"))
-    size = config.training.global_batch_size
-    sampler = BatchSampler(len(data.train), size, seed=config.seed, num_epochs=EPOCHS)
+    batches = our_batches(config, data)
     model = build_model(config.model, num_classes=10, mean=data.mean, std=data.std)
-    loader = build_loader(data.train, config.data, sampler)
     marks: list[float] = []
 
     class Clock(lightning.Callback):
@@ -86,9 +83,10 @@ def lightning_loop(config) -> float:
         use_distributed_sampler=False,
         callbacks=[Clock()],
     )
-    trainer.fit(Module(model), loader)
-    assert trainer.global_step == sampler.num_steps
-    return sampler.num_steps / (marks[1] - marks[0])
+    # The `DataLoader` itself: of an iterable without a length Lightning fetches one batch ahead.
+    trainer.fit(Module(model), batches._loader)
+    assert trainer.global_step == batches.num_steps
+    return batches.num_steps / (marks[1] - marks[0])
 
 
 def inside() -> None:

@@ -36,7 +36,7 @@ def memory() -> float:
 
 def computed(size: int) -> None:
     """Our order: the first batch, then a stretch of the epoch."""
-    from demo_project.order import BatchSampler
+    from demo_project.repro.random.sampler import BatchSampler
 
     before = memory()
     started = time.perf_counter()
@@ -78,7 +78,7 @@ def report(name: str, size: int, first: float, each: float, megabytes: float) ->
 def resume(size: int) -> None:
     """The first batch after 90 % of an epoch: computed there, or reached by skipping batches."""
     import torch
-    from demo_project.order import BatchSampler
+    from demo_project.repro.random.sampler import BatchSampler
     from torch.utils import data
 
     position = size // BATCH * 9 // 10

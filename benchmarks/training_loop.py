@@ -36,6 +36,18 @@ def main() -> None:
     print(f"python -m demo_project --help: {median:.3f} s (median of 10); target: under 0.3")
 
 
+def our_batches(config, data):
+    """The batches that a run takes, without the run: the same samples in the same order."""
+    from demo_project.data import TrainSet
+    from demo_project.repro import Batches, SampleStreams
+    from demo_project.repro.random.sampler import BatchSampler
+
+    size = config.training.global_batch_size
+    sampler = BatchSampler(len(data.train), size, seed=config.seed, num_epochs=EPOCHS)
+    samples = TrainSet(data.train, config.data, SampleStreams(config.seed, "augment"))
+    return Batches(samples, sampler, config.data.num_workers, config.data.prefetch_factor)
+
+
 def plain_loop(config, *, bare: bool) -> float:
     """Steps per second of a loop that trains and does nothing else.
 
@@ -46,11 +58,10 @@ def plain_loop(config, *, bare: bool) -> float:
     import numpy as np
     import torch
     import torch.nn.functional as F
-    from demo_project.data import build_loader, load_data
+    from demo_project.data import load_data
     from demo_project.model import build_model
     from demo_project.optim import build_optimizer
-    from demo_project.order import BatchSampler
-    from demo_project.seeding import set_seed
+    from demo_project.repro import set_seed
     from torch.nn.utils import clip_grad_norm_
     from torch.utils.data import DataLoader, Dataset
 
@@ -74,14 +85,13 @@ def plain_loop(config, *, bare: bool) -> float:
     set_seed(config.seed, config.determinism)
     data = load_data(config.data, Path("data"))
     settings = config.training
-    size = settings.global_batch_size
     if bare:
         torch.use_deterministic_algorithms(False)
+        size = settings.global_batch_size
         epoch = DataLoader(Plain(data.train), batch_size=size, shuffle=True, drop_last=True)
         loader = itertools.chain.from_iterable(epoch for _ in range(EPOCHS))
     else:
-        sampler = BatchSampler(len(data.train), size, seed=config.seed, num_epochs=EPOCHS)
-        loader = build_loader(data.train, config.data, sampler)
+        loader = our_batches(config, data)
     model = build_model(config.model, num_classes=10, mean=data.mean, std=data.std)
     optimizer = build_optimizer(model, settings)
     model.train()
@@ -104,7 +114,7 @@ def our_loop(config) -> float:
 
     marks: list[float] = []
     evaluation = 0.0
-    original_evaluate, original_loader = train.evaluate, train.build_loader
+    original_evaluate, original_steps = train.evaluate, train.Run.steps
 
     def evaluate(*arguments):
         nonlocal evaluation
@@ -113,19 +123,19 @@ def our_loop(config) -> float:
         evaluation += time.perf_counter() - begun
         return result
 
-    def timed(loader):
+    def steps(run, batches):
+        # Between the two marks lies each turn of the loop, with what the run does after it.
         marks.append(time.perf_counter())
-        yield from loader
+        yield from original_steps(run, batches)
         marks.append(time.perf_counter() - evaluation)
 
-    train.evaluate = evaluate
-    train.build_loader = lambda *arguments: timed(original_loader(*arguments))
+    train.evaluate, train.Run.steps = evaluate, steps
     try:
         with tempfile.TemporaryDirectory() as scratch:
             result = train.train_model(config, run_dir=Path(scratch) / "run")
             manifest = json.loads((result.run_dir / "manifest.json").read_text())
     finally:
-        train.evaluate, train.build_loader = original_evaluate, original_loader
+        train.evaluate, train.Run.steps = original_evaluate, original_steps
     return manifest["results"]["num_steps"] / (marks[1] - marks[0])
 
 

@@ -25,7 +25,6 @@ def _group(group: str, *rows: tuple[str, str, str, str]) -> list[Fault]:
 
 _TIME = '__import__("time")'
 _OS = '__import__("os")'
-_STEP_LOGGED = "            progress.step()\n            is_best"
 
 FAULTS = [
     *_group(

@@ -26,8 +26,14 @@ PROOF = [
 ]
 MACHINERY_TESTS = ROOT / "tests" / "machinery"
 MACHINERY = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", MACHINERY_TESTS]
-SEEN_IN = {"environment.py": "shell.py", "git.py": "manifest.py", "mlflow_run.py": "tracking.py"}
-"""Whose tests see the faults of a file, where not its own."""
+SEEN_IN = {
+    **{"config.py": "config", "description.py": "manifest", "entry.py": "command_line"},
+    **{"env.py": "environment", "files.py": "checkpoint", "git.py": "manifest"},
+    **{"lifecycle.py": "run", "logs.py": "record", "patience.py": "loading"},
+    **{"sampler.py": "order", "signals.py": "interrupt", "state.py": "checkpoint"},
+    **{"streams.py": "seeding", "verify.py": "results"},
+}
+"""Whose tests see the faults of a file of the machinery, where not those of its own name."""
 # What the usual guides test: the same loss twice in one process after seeding.
 TWICE = """
 import math, sys, tempfile
@@ -78,9 +84,9 @@ def examine(
     """Plant a fault in a copy of the project, run its tests and the usual one, drop the copy."""
     project = plant(origin, fault, copy)
     # The tests of the very file first: most faults are found in seconds.
-    seen_in = Path(fault.file).name if fault else ""
-    own = MACHINERY_TESTS / f"test_{SEEN_IN.get(seen_in, seen_in)}"
-    suites = [[*MACHINERY, own]] if own.exists() else []
+    file = Path(fault.file) if fault else Path()
+    own = MACHINERY_TESTS / f"test_{SEEN_IN.get(file.name, file.stem)}.py"
+    suites = [[*MACHINERY, own]] if own.exists() and "repro" in file.parts else []
     for suite in (*suites, PROOF, [*MACHINERY, MACHINERY_TESTS]):
         tests = run(python, project, "-m", "pytest", "-x", "-p", "no:cacheprovider", *suite)
         assert tests.returncode in (0, 1), tests.stdout[-2000:] + tests.stderr[-2000:]

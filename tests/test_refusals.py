@@ -37,7 +37,7 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
         ("x" * 65, "at most 40 characters"),
         ("conftest", "is a module of the project itself"),
         ("lockfile", "is a module of the project itself"),
-        ("test-order", "is a module of the project itself"),
+        ("test-data", "is a module of the project itself"),
         ('"; import os; "', "cannot be a package name"),
         ("class", "is a Python keyword"),
         ("true", "is a Python keyword"),

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
+from types import ModuleType
 
 from cookiecutter.main import cookiecutter
 
@@ -21,7 +24,7 @@ import template_logic as logic  # noqa: E402  (the template's root is not a pack
 from tools import pytorch_index  # noqa: E402
 
 FOLDER = ROOT / "build" / "demo"
-SHELL = ROOT / "{{cookiecutter.project_slug}}/src/{{cookiecutter.__package}}/shell.py"
+MACHINERY = ROOT / "{{cookiecutter.project_slug}}/src/{{cookiecutter.__package}}/repro"
 SETTLED = {
     # What the generated program would set before it starts itself again: for runs that must not.
     "PYTHONHASHSEED": "0",
@@ -76,12 +79,19 @@ def environment() -> dict[str, str]:
 def settled() -> dict[str, str]:
     """The same, as a generated program would leave it: a program started in it does not start
     itself again, whatever the caller's shell sets."""
-    spec = spec_from_file_location("shell", SHELL)
-    shell = module_from_spec(spec)
-    spec.loader.exec_module(shell)
+    shell = _shell()
     dropped = shell.imports({}).keys()
     kept = {n: v for n, v in environment().items() if not shell.is_foreign(n) and n not in dropped}
     return {**kept, **SETTLED, "PYTHONNOUSERSITE": "1"}
+
+
+def _shell() -> ModuleType:
+    """The module `shell` of generated projects, from the template: no import names its folder."""
+    if "generated" not in sys.modules:
+        spec = ModuleSpec("generated", None, is_package=True)
+        spec.submodule_search_locations = [str(MACHINERY)]
+        sys.modules["generated"] = module_from_spec(spec)
+    return import_module("generated.shell")
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def test_overrides_may_stand_anywhere():
     assert done.returncode == 2
     assert "model.dropout must be at least 0 and at most 0.95, got 2" in done.stderr
     done = run("train", "model.dropout=3", *arguments)
-    assert "model.dropout must be at least 0 and at most 0.95, got 3.0" in done.stderr
+    assert "model.dropout must be at least 0 and at most 0.95, got 3" in done.stderr
 
 
 def test_what_is_no_override_is_refused():

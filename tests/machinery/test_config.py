@@ -1,9 +1,13 @@
 """A configuration is typed, frozen, and names every mistake by its key."""
 
+from typing import Annotated, Literal, Self
+
 import pytest
 from conftest import ROOT
+from pydantic import Field, field_validator, model_validator
+from real.repro import Inert, RunConfig, Section
 from real.config import Config, Data, load_config
-from real.repro.config.base import MAX_SEED
+from real.repro.config.base import MAX_SEED, inert_keys, is_inert
 from real.repro.config.load import config_from_dict, to_dict, to_yaml
 
 
@@ -50,6 +54,95 @@ def test_a_mistake_is_refused_in_one_line_with_its_key(tmp_path, text, message):
         load_config(path)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+class Schedule(Section):
+    name: Annotated[str, Field(pattern="^[a-z]+$")] = "cosine"
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = (10, 20)
+    warmup: Annotated[float, Field(ge=0)] | None = None
+    power: Literal[1, 2] = 1
+
+    @field_validator("milestones")
+    @classmethod
+    def rises(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("must rise")
+        return value
+
+
+class Task(Section):
+    schedule: Schedule = Schedule()
+    heads: Annotated[list[str], Field(min_length=1)] = ["main"]
+    weights: dict[str, float] = {}
+    num_workers_eval: int = 0
+
+    @model_validator(mode="after")
+    def weighs_its_heads(self) -> Self:
+        if other := sorted(self.weights.keys() - set(self.heads)):
+            raise ValueError(f"must weigh its heads only, not {other[0]}")
+        return self
+
+
+class Own(RunConfig):
+    """A user's configuration, with keys of every kind."""
+
+    task: Task = Task()
+    num_copies: Annotated[int, Inert] = 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: 0",
+        "seed: 0\ntask: {heads: [a, b], weights: {a: 0.5}}",
+        "seed: 0\ntask: {schedule: {milestones: [1, 2, 30], warmup: null, power: 2}}",
+        "seed: 0\ntask: {schedule: {milestones: [], warmup: 0.5}}",
+    ],
+)
+def test_a_users_own_keys_survive_a_round_trip(tmp_path, text):
+    """Lists, optionals, numeric choices, mappings and nested sections, from YAML and back."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    config = Own.load(path)
+    path.write_text(to_yaml(to_dict(config)))
+    assert Own.load(path) == config
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("{schedule: {milestones: 3}}", "task.schedule.milestones must be a list, got int '3'"),
+        ("{schedule: {milestones: [0]}}", "task.schedule.milestones.0 must be at least 1, got 0"),
+        ("{schedule: {milestones: [3, 2]}}", "task.schedule.milestones must rise, got [3, 2]"),
+        ("{schedule: {milestones: [1.5]}}", "task.schedule.milestones.0 must be a whole number"),
+        ("{schedule: {warmup: -1}}", "task.schedule.warmup must be at least 0"),
+        ("{schedule: {power: 3}}", "task.schedule.power must be one of 1, 2; got 3"),
+        ("{schedule: {name: A}}", "task.schedule.name must match pattern '^[a-z]+$', got str 'A'"),
+        ("{schedule: {mile: 3}}", "unknown key 'task.schedule.mile'; did you mean"),
+        ("{heads: []}", "task.heads must have at least 1 item"),
+        ("{heads: [1]}", "task.heads.0 must be text, got int '1'"),
+        ("{weights: {a: x}}", "task.weights.a must be a number, got str 'x'"),
+        ("{weights: {a: 1}}", "task must weigh its heads only, not a"),
+    ],
+)
+def test_a_users_own_mistake_is_one_line_too(tmp_path, task, message):
+    """With the path of the key, what is allowed and what was given."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"seed: 0\ntask: {task}")
+    with pytest.raises(ValueError) as refusal:
+        Own.load(path)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_key_is_inert_by_its_mark_and_not_by_its_name():
+    """`num_workers_eval` begins like one that is inert, and is not."""
+    inert = tuple(inert_keys(Own))
+    assert "num_copies" in inert
+    assert is_inert("paths.data_dir", inert)
+    assert not is_inert("task.num_workers_eval", inert)
+    assert not is_inert("num_copies_of", inert)
+    assert not is_inert("data.num_workers_eval", tuple(inert_keys(Config)))
 
 
 def test_a_missing_file_is_named(tmp_path):

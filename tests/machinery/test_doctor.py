@@ -84,6 +84,9 @@ BREAKS = {
     "README says what a stranger needs": lambda root: readme(root, "## Setup", "## Other"),
     "README's commands exist": lambda root: readme(root, "make setup", "make magic"),
     "images are pinned by digest": lambda root: edit(root / "Dockerfile", "@sha256:", ":"),
+    "machinery is the template's": lambda root: edit(
+        root / "src" / PACKAGE / "repro" / "files.py", '"""', '"""Mine. '
+    ),
     "git tree is clean": lambda root: readme(root, "Training", "training"),
 }
 
@@ -106,10 +109,8 @@ MORE_BREAKS = {
     ),
     "a switch that only warns": (
         "deterministic algorithms are on",
-        lambda root: edit(
-            root / "src" / PACKAGE / "seeding.py",
-            "determinism.deterministic_algorithms)",
-            "determinism.deterministic_algorithms, warn_only=True)",
+        lambda root: source(
+            root, "import torch\n\ntorch.use_deterministic_algorithms(True, warn_only=True)\n"
         ),
     ),
     "a figure of the README that nobody measured": (
@@ -125,6 +126,14 @@ MORE_BREAKS = {
     "a subcommand that is not there": (
         "README's commands exist",
         lambda root: readme(root, f"python -m {PACKAGE} compare", f"python -m {PACKAGE} guess"),
+    ),
+    "a machinery file that is gone": (
+        "machinery is the template's",
+        lambda root: (root / "environment" / "port.py").unlink(),
+    ),
+    "a file among the machinery's": (
+        "machinery is the template's",
+        lambda root: (root / "src" / PACKAGE / "repro" / "mine.py").write_text("MINE = 1\n"),
     ),
     "a config that is not there": (
         "README's commands exist",

@@ -17,5 +17,5 @@ def test_every_config_is_taken(path):
 
 
 def test_the_editors_schema_is_of_this_config():
-    """After a change of `config.py`: `python -m {{ cookiecutter.__package }} schema`."""
+    """After a change of `config.py` the command `schema` writes it again."""
     assert (CONFIGS / NAME).read_text(encoding="utf-8") == schema_text(Config)

@@ -10,14 +10,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     enter()
     # Not before: with other people's modules on the path, even these could be other ones.
-    from .config import Config
     from .repro.cli import run_command
 
-    return run_command(Config, _train, arguments)
+    return run_command(_config_class, _train, arguments)
+
+
+# Not at the top: `--help` does without pydantic and torch.
+def _config_class() -> Any:
+    from .config import Config
+
+    return Config
 
 
 def _train(config: Any, **how: Any) -> Any:
-    from .train import train_model  # it loads torch, which `--help` does without
+    from .train import train_model
 
     return train_model(config, **how)
 

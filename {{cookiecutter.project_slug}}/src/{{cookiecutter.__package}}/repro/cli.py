@@ -15,11 +15,8 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .config.base import inert_keys
-from .config.load import config_from_dict, flatten, load_config, to_dict
-from .config.run_config import RunConfig
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
 from .files import CONFIG, CURVES, MANIFEST, PROJECT, find_project_root
@@ -27,17 +24,21 @@ from .redact import without_secrets
 from .run.manifest import read_manifest
 from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
 
+if TYPE_CHECKING:  # `--help` does without pydantic
+    from .config.run_config import RunConfig
+
 FAILURE, BAD_INPUT = 1, 2
 
 
 def run_command(
-    config_class: type[RunConfig],
+    config_class: "Callable[[], type[RunConfig]]",
     train_model: Callable[..., Any],
     arguments: list[str] | None = None,
 ) -> int:
     """Run a subcommand and return its exit code; bad input is one line on stderr and code 2.
 
-    `config_class` is the project's configuration; `train_model` takes one, and what `Run` takes.
+    `config_class` gives the class of the project's configuration; `train_model` takes one of it,
+    and what `Run` takes.
     """
     options = _parse(arguments, config_class)
     options.config_class, options.train_model = config_class, train_model
@@ -106,7 +107,9 @@ def _say(text: object) -> None:
         print(text, file=sys.stderr)
 
 
-def _parse(arguments: list[str] | None, config_class: type[RunConfig]) -> argparse.Namespace:
+def _parse(
+    arguments: list[str] | None, config_class: "Callable[[], type[RunConfig]]"
+) -> argparse.Namespace:
     # argparse takes overrides in one place only; they may stand before, between and after options.
     parser = _parser(config_class)
     options, rest = parser.parse_known_args(arguments)
@@ -117,7 +120,7 @@ def _parse(arguments: list[str] | None, config_class: type[RunConfig]) -> argpar
     return options
 
 
-def _parser(config_class: type[RunConfig]) -> argparse.ArgumentParser:
+def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {PROJECT}", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -126,7 +129,7 @@ def _parser(config_class: type[RunConfig]) -> argparse.ArgumentParser:
         "train",
         prog="python train.py" if script else None,
         help="train a model and record the run",
-        epilog=_keys(config_class) if {"-h", "--help"} & {*sys.argv} else None,
+        epilog=_keys(config_class()) if _asks_for_keys(script) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("--config", type=Path, help="YAML file, such as configs/baseline.yaml")
@@ -187,7 +190,14 @@ def _parser(config_class: type[RunConfig]) -> argparse.ArgumentParser:
     return parser
 
 
-def _keys(config_class: type[RunConfig]) -> str:
+def _asks_for_keys(script: bool) -> bool:
+    asked = [argument for argument in sys.argv[1:] if argument in ("train", "-h", "--help")]
+    return asked[:1] == ["train"] or (script and bool(asked))
+
+
+def _keys(config_class: "type[RunConfig]") -> str:
+    from .config.load import config_from_dict, flatten, to_dict
+
     defaults = flatten(to_dict(config_from_dict(config_class, {"seed": 0})))
     lines = [f"  {key}={value}" for key, value in defaults.items()]
     return "\n".join(["keys and their defaults; config.py says what each means:", *lines])
@@ -204,8 +214,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.auto_resume:
         from .run.directory import find_unfinished
 
-        inert = tuple(inert_keys(options.config_class))
-        resume = find_unfinished(Path(paths.output_dir), config, inert)
+        resume = find_unfinished(Path(paths.output_dir), config, _inert(options))
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
     try:
         try:
@@ -238,7 +247,9 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train_config(options: argparse.Namespace) -> RunConfig:
+def _train_config(options: argparse.Namespace) -> "RunConfig":
+    from .config.load import load_config
+
     path = options.config
     if options.auto_resume and (options.resume or options.run_dir):
         raise ValueError("--auto-resume finds the run itself; leave out --resume and --run-dir")
@@ -249,7 +260,7 @@ def _train_config(options: argparse.Namespace) -> RunConfig:
         path = path or options.resume / CONFIG
     if path is None:
         raise ValueError("train needs --config FILE, such as configs/baseline.yaml")
-    return load_config(options.config_class, path, options.overrides, seed=options.seed)
+    return load_config(options.config_class(), path, options.overrides, seed=options.seed)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -257,7 +268,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     run_dir = options.run_dir or _newest_run()
     how = {"num_segments": options.segments, "seed": options.seed}
-    return verify(run_dir, options.config_class, **how)
+    return verify(run_dir, options.config_class(), **how)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -269,8 +280,13 @@ def _compare(options: argparse.Namespace) -> int:
     run_a, run_b = options.runs or _newest_runs(2)
     if not options.runs and not options.json:
         print(f"A: {run_a}\nB: {run_b}")
-    inert = tuple(inert_keys(options.config_class))
-    return compare(run_a, run_b, inert=inert, as_json=options.json)
+    return compare(run_a, run_b, inert=_inert(options), as_json=options.json)
+
+
+def _inert(options: argparse.Namespace) -> tuple[str, ...]:
+    from .config.base import inert_keys
+
+    return tuple(inert_keys(options.config_class()))
 
 
 def _track(options: argparse.Namespace) -> int:
@@ -285,26 +301,26 @@ def _track(options: argparse.Namespace) -> int:
 def _schema(options: argparse.Namespace) -> int:
     from .config.schema import write_schema
 
-    print(write_schema(options.config_class, find_project_root()))
+    print(write_schema(options.config_class(), find_project_root()))
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from .doctor.items import doctor
 
-    return doctor(options.config_class, as_json=options.json, uncommitted=options.uncommitted)
+    return doctor(options.config_class(), as_json=options.json, uncommitted=options.uncommitted)
 
 
 def _machines(options: argparse.Namespace) -> int:
     from .proof.machine_table import machines
 
-    return machines(options.folder, tuple(inert_keys(options.config_class)))
+    return machines(options.folder, _inert(options))
 
 
 def _expected(options: argparse.Namespace) -> int:
     from .proof.baseline import write_expected
 
-    write_expected(options.config_class)
+    write_expected(options.config_class())
     return 0
 
 

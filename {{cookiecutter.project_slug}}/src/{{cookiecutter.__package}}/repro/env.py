@@ -5,14 +5,19 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dotenv import dotenv_values
 
-from .config.base import MAX_SEED, Paths, Tracking
-from .config.run_config import RunConfig
 from .redact import without_secrets
 from .shell import PORTABLE, imports, is_foreign
 
+if TYPE_CHECKING:  # `--help` does without pydantic
+    from .config.base import Paths, Tracking
+    from .config.run_config import RunConfig
+
+MAX_HASH = 2**32 - 1
+"""Largest PYTHONHASHSEED that Python takes."""
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 _CPU_NUMBERS = ("cpu family", "model", "stepping")
@@ -34,7 +39,7 @@ def load_env_file(path: str | Path = ".env") -> None:
             os.environ.setdefault(name, value)
 
 
-def resolve(config: RunConfig, environ: Mapping[str, str]) -> tuple[Paths, Tracking]:
+def resolve(config: "RunConfig", environ: Mapping[str, str]) -> "tuple[Paths, Tracking]":
     """The `paths` and `tracking` sections with every `${NAME}` replaced by its value.
 
     Raises:
@@ -71,7 +76,7 @@ def resolve_text(text: str, environ: Mapping[str, str]) -> str:
     return _REFERENCE.sub(lambda found: environ.get(found["name"]) or found["default"] or "", text)
 
 
-def wanted_environment(config: RunConfig, environ: Mapping[str, str]) -> dict[str, str | None]:
+def wanted_environment(config: "RunConfig", environ: Mapping[str, str]) -> dict[str, str | None]:
     """Variables that act only when they are set before the interpreter and its libraries start.
 
     `None` stands for a variable that must not be set. The hash seed and cuBLAS's workspace are
@@ -83,8 +88,8 @@ def wanted_environment(config: RunConfig, environ: Mapping[str, str]) -> dict[st
     """
     threads = str(config.determinism.num_threads)
     hash_seed = environ.get("PYTHONHASHSEED", "0")
-    if hash_seed != "random" and not (hash_seed.isdecimal() and int(hash_seed) <= MAX_SEED):
-        raise ValueError(f"PYTHONHASHSEED must be random or 0 to {MAX_SEED}, got {hash_seed!r}")
+    if hash_seed != "random" and not (hash_seed.isdecimal() and int(hash_seed) <= MAX_HASH):
+        raise ValueError(f"PYTHONHASHSEED must be random or 0 to {MAX_HASH}, got {hash_seed!r}")
     portable = config.determinism.profile == "portable"
     if portable:
         check_portable()

@@ -1,6 +1,6 @@
 """Imports of modules by the names that they had before version 0.3.0 of the template.
 
-Each still works, with a warning that names the new place; the next version drops them.
+Each still works, with a warning that names the new place; version 0.4.0 removes them.
 """
 
 import sys
@@ -54,7 +54,7 @@ class _Forward(ModuleType):
                 module = import_module(f"{PROJECT}.repro.{place}")
                 if hasattr(module, name):
                     now = f"from {module.__name__} import {name}"
-                    text = f"{self.__name__}.{name} has moved, and goes in 0.4.0: {now}"
+                    text = f"{self.__name__}.{name} has moved and is removed in 0.4.0; write: {now}"
                     warnings.warn(text, FutureWarning, stacklevel=2)
                     return getattr(module, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

@@ -93,7 +93,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self.failure = ""
-        """Why no batch came, if none did (`loading.py`)."""
+        """Why no batch came, if none did (`backend/patience.py`)."""
         self._previous: dict[int, object] = {}
 
     @property

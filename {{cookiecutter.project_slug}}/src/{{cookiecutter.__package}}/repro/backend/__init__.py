@@ -1,0 +1,1 @@
+"""What depends on the framework; nothing outside this folder imports it."""

@@ -1,0 +1,1 @@
+"""The configuration: its base classes, and how files and overrides are read."""

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,7 +134,7 @@ def _one_line(cls: type[Section], error: ValidationError) -> str:
         reason = " ".join(first["msg"].split(", ", 1)[1].split())
         return f"{name} {reason}, got {_shown(given)}".strip()
     if said is None:
-        said = " ".join(first["msg"].replace("Input should be", "must be").split())
+        said = re.sub(r"^[A-Z][\w ]*? should ", "must ", " ".join(first["msg"].split()))
     return f"{name or 'the configuration'} {said}, got {_kind(given, kind)}"
 
 

@@ -1,0 +1,1 @@
+"""What reproducibility needs, inspected in a checkout."""

@@ -1,0 +1,1 @@
+"""Runs compared: with another, with themselves, with the recorded baseline."""

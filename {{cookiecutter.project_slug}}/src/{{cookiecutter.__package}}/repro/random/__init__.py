@@ -1,0 +1,1 @@
+"""Every random number has a key; a sample order has one too."""

@@ -285,6 +285,8 @@ class Run(Generic[C]):
         if self._row.get("step") != step + 1 or name not in self._row:
             raise ValueError(f"keep_best of {name!r}, which log_metrics did not log at this step")
         value, best = self._row[name], self._best.get(name)
+        if math.isnan(value):
+            return
         if best is None or (value > best if higher else value < best):  # on a tie the earlier stays
             self._best, self._is_best = {"step": step + 1, name: value}, True
 

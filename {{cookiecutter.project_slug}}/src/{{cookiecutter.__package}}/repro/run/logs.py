@@ -70,7 +70,8 @@ class Recorder:
         numbers = plain(step.numbers, known=self._names)
         if tuple(numbers) != self._names:
             self._names = _same_names(self._names, numbers, f"step {step.step}")
-        step = Step(step.step, step.epoch, {name: numbers[name] for name in self._names})
+            numbers = {name: numbers[name] for name in self._names}
+        step = Step(step.step, step.epoch, numbers)
         line = f"{step.to_json()}\n".encode()
         self._file.write(line)
         self._file.flush()

@@ -26,8 +26,9 @@ class Progress:
         )
 
     def step(self) -> None:
-        with self._unless_closed():
-            self._bar.update()
+        if self._shown:
+            with self._unless_closed():
+                self._bar.update()
 
     def row(self, row: Mapping[str, float]) -> None:
         """Show a row of the table."""

@@ -1,0 +1,1 @@
+"""Runs reported to MLflow, without the training waiting for it."""
