@@ -110,3 +110,14 @@ def test_the_verbs_of_a_run_are_frozen():
     (run,) = [node for node in tree.body if getattr(node, "name", "") == "Run"]
     methods = {node.name for node in run.body if isinstance(node, ast.FunctionDef)}
     assert {name for name in methods if not name.startswith("_")} == VERBS
+
+
+def test_what_a_user_owns_is_little():
+    """They read all of it in an hour; the story of a run on two screens, the proof on one."""
+    project = PACKAGE.parents[1]
+    owned = [*PACKAGE.glob("*.py"), *(project / "tests").glob("*.py")]
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in owned}
+    assert len(owned) <= 16
+    assert sum(lines.values()) <= 1200
+    assert lines["train.py"] <= 110
+    assert lines["test_reproducibility.py"] <= 40

@@ -90,7 +90,7 @@ def test_the_command_answers_at_once(pip_project):
     )
     assert done.returncode == 0
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "numpy", "sklearn", "matplotlib", "mlflow"}
+    assert not imported & {"torch", "numpy", "sklearn", "matplotlib", "mlflow", "pydantic"}
 
 
 def test_an_unreachable_mlflow_server_does_not_stop_a_run(pip_project):
