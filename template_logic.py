@@ -18,10 +18,10 @@ from jinja2.ext import Extension
 ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 SLUG_LENGTH = 40
-"""Of new projects: with a longer name imports no longer fit into lines as they are written."""
+"""Limit for new projects: with a longer name, import lines would become too long."""
 LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
 LOCKED_NAME = "locked-project"
-"""The name of the project that shipped locks were made for."""
+"""The project name in shipped locks."""
 PACKAGE = "[[package]]\n"
 PYTORCH_PLATFORMS = {
     "linux_x86_64": "sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -30,7 +30,7 @@ PYTORCH_PLATFORMS = {
 
 
 class TemplateLogic(Extension):
-    """For cookiecutter's own replay files of 0.1.0, which name this class."""
+    """Kept for cookiecutter's own replay files from 0.1.0, which name this class."""
 
     def __init__(self, environment):
         super().__init__(environment)
@@ -38,7 +38,7 @@ class TemplateLogic(Extension):
 
 
 def install(environment):
-    """Make the functions below known to Jinja."""
+    """Register the functions below with Jinja."""
     environment.filters |= {
         "slug": slug,
         "quote": quote,
@@ -76,13 +76,13 @@ def install(environment):
 
 
 def slug(text):
-    """A slug that is accepted, of lower-case ASCII with dashes, from any text."""
+    """A valid slug, of lower-case ASCII with dashes, from any text."""
     plain = unicodedata.normalize("NFKD", str(text)).encode("ascii", "ignore").decode().lower()
     dashed = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     dashed = re.sub(r"^[0-9-]+", "", dashed)[:SLUG_LENGTH].strip("-") or "ml-project"
     if not list(_slug_problems(dashed)):
         return dashed
-    # The name of a module: refused only when all questions are answered, so it is not proposed.
+    # A module's name would only be refused after the last question, so do not propose it.
     return f"{dashed[: SLUG_LENGTH - len('-project')].strip('-')}-project"
 
 
@@ -93,12 +93,12 @@ def quote(text):
 
 
 def one_line(text):
-    """Text with line breaks as spaces: headings, and metadata that may not hold any."""
+    """Text with spaces for line breaks: for headings, and for metadata of one line."""
     return " ".join(str(text).splitlines())
 
 
 def image_name(given):
-    """A slug as an image name, which takes no runs of separators."""
+    """A slug as an image name, in which separators must not repeat."""
     return re.sub(r"[-_]+", "-", str(given))
 
 
@@ -117,12 +117,12 @@ def _escape(char):
 
 
 def releases():
-    """The releases of the matrix; what `make matrix` only proposed is not one yet."""
+    """The releases of the matrix, without those only proposed by `make matrix`."""
     return [row for row in _data("stacks")["releases"] if row["status"] != "proposed"]
 
 
 def stack_names():
-    """Every row of the matrix by its name, in the order of the menu."""
+    """Every row of the matrix by its name, in menu order."""
     return {
         f"torch-{release['torch']}-{variant}": (release, variant)
         for release in releases()
@@ -131,9 +131,9 @@ def stack_names():
 
 
 def stack(name):
-    """The facts of one row: the release's, with `accelerators`, one entry an environment.
+    """The facts of one row: those of its release, with one entry per environment in `accelerators`.
 
-    An unknown name gives the first row, which `problems` refuses.
+    An unknown name gives the first row; `problems` refuses it.
     """
     data = _data("stacks")
     names = stack_names()
@@ -155,7 +155,7 @@ def stack(name):
 
 
 def stack_label(name):
-    """What the menu says of a row."""
+    """The label of a row in the menu."""
     release, variant = stack_names()[name]
     if variant == "cpu":
         return f"PyTorch {release['torch']}, CPU only: no GPU needed"
@@ -173,7 +173,7 @@ def spdx(licence):
 
 
 def manager(name):
-    """The row of one dependency manager; an unknown name gives the first one."""
+    """The row of a dependency manager; an unknown name gives the first one."""
     rows = _data("managers")["managers"]
     return {"name": name, **(rows.get(name) or next(iter(rows.values())))}
 
@@ -212,7 +212,7 @@ def locked_environments(answers):
 
 
 def _cpu_platforms(answers):
-    # A lock that ships cannot name a platform whose wheel has no known hash.
+    # A shipped lock cannot include a platform for which no hash of the wheel is known.
     release, _ = stack_names()[stack(answers["stack"])["name"]]
     known = release.get("index_wheels", {}).get("cpu", {})
     python = answers["python_version"]
@@ -224,10 +224,10 @@ def _cpu_platforms(answers):
 
 
 def torch_marker(answers, environment, by_machine=False):
-    """On which Linux machines an environment takes its PyTorch.
+    """A marker for the Linux machines on which an environment takes its PyTorch.
 
-    `by_machine` names each: poetry resolves for machines that nobody has, too, where the CUDA
-    packages do not pin each other, and then holds two versions of one.
+    `by_machine` lists them one by one: otherwise poetry also resolves for machines that nobody has,
+    where the CUDA packages do not pin each other, and locks two versions of one package.
     """
     platforms = locked_environments(answers)[environment]["platforms"]
     machines = [m for m in ("x86_64", "aarch64") if f'"linux-{m}"' in platforms]
@@ -249,18 +249,18 @@ def image(name):
 
 
 def cutoff():
-    """No package newer than this belongs to a lock of this version of the template."""
+    """Locks of this version of the template contain no package newer than this."""
     return _data("packages")["cutoff"]
 
 
 def lock(answers, file):
-    """The text of a lock file that the template ships for these answers, or nothing."""
+    """The text of the lock file shipped for these answers, or nothing."""
     path = _lock_path(answers, file)
     return _named(_whole_lock(path), answers).rstrip("\n") if path else ""
 
 
 def tool_lock(name):
-    """The lock of a tool that has an environment of its own, whatever the manager."""
+    """The lock of a tool with a separate environment, whatever the manager."""
     path = ROOT / "data" / "locks" / "tools" / f"{name}.txt"
     return path.read_text(encoding="utf-8").rstrip("\n")
 
@@ -277,7 +277,7 @@ def _lock_path(answers, file):
     if file.endswith("cuda.txt") and variant != release.get("pypi_default"):
         return None
     if file.endswith("cpu.txt"):
-        # Without a hash for this Python the file would refuse every wheel.
+        # Without a hash for this Python, no wheel would match the file.
         known = release.get("index_wheels", {}).get("cpu", {}).get("linux_x86_64", {})
         if answers["python_version"] not in known:
             return None
@@ -291,7 +291,7 @@ def _lock_path(answers, file):
 
 
 def _whole_lock(path):
-    """A stored lock with the packages that it names, `@file`, in their places."""
+    """A stored lock, with its references to packages (`@file`) replaced by their text."""
     text = path.read_text(encoding="utf-8")
     packages = path.parents[2] / "packages"
 
@@ -302,7 +302,7 @@ def _whole_lock(path):
 
 
 def _named(text, answers):
-    """A shipped lock under the name of this project, each package in its place by name."""
+    """A shipped lock renamed for this project, with its packages in alphabetical order."""
     name = re.sub(r"[-_]+", "-", answers["project_slug"])
     stand_in = LOCKED_NAME
     if f'name = "{stand_in}"' not in text:
@@ -326,7 +326,7 @@ def conda_index(facts):
 
 
 def conda_torch(facts, environment):
-    """Lines of `environment.yml`: torch from conda-forge, or the official wheel if it lacks it."""
+    """Lines of `environment.yml`: torch from conda-forge, or else the official wheel."""
     release = facts["torch"].split("+")[0]
     if not facts["on_conda"]:
         lines = ["  - pip:", f"      - torch=={facts['torch']} ; sys_platform == 'linux'"]
@@ -394,7 +394,7 @@ def _data(name):
 
 @cache
 def _parsed(path, _mtime_ns, _size):
-    # Keyed by the file's state: `cruft update` changes it under a module that stays imported.
+    # Keyed by the file's state: `cruft update` changes the file while this module stays imported.
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -402,11 +402,11 @@ def _parsed(path, _mtime_ns, _size):
 
 
 def answers_file(answers):
-    """The project's answers and the template's version, as `--replay-file` takes them.
+    """The project's answers and the template's version, in the format of `--replay-file`.
 
-    Without what this version of the template decides itself (`_extensions` and its like), so that
-    a replay asks the version that it replays on. Derived answers have to be there: cookiecutter
-    derives nothing in a replay.
+    Settings of the template itself (such as `_extensions`) are left out, so that a replay takes
+    them from the version that it runs. Derived answers must be included: cookiecutter does not
+    derive any in a replay.
     """
     kept = {
         name: str(value)
@@ -418,10 +418,10 @@ def answers_file(answers):
 
 
 def checked(answers):
-    """Stop here if the answers cannot become a project; else nothing.
+    """Abort if the answers are invalid; else return nothing.
 
-    Rendered with the last question, before cookiecutter makes a folder (a slug such as `a/b` would
-    be one already). This exception is the one that it prints as lines without a traceback.
+    Rendered with the last question, before cookiecutter creates a folder (even a slug such as `a/b`
+    would create one). cookiecutter prints this exception as lines without a traceback.
     """
     _refuse([*_answer_problems(answers)])
     return ""
@@ -433,18 +433,18 @@ def _refuse(found):
 
 
 def problems(answers):
-    """One line for each reason to refuse these answers; empty when they are fine."""
+    """One line for each reason to refuse these answers; empty if they are fine."""
     found = [*_answer_problems(answers)]
     return found if found or "_commit" in answers else _not_for_new(answers)
 
 
 def warnings(answers):
-    """What is refused for a new project and only mentioned when an old one is updated."""
+    """Problems that are refused for new projects but only reported when updating old ones."""
     return _not_for_new(answers) if "_commit" in answers and not problems(answers) else []
 
 
 def next_steps(answers):
-    """The commands after generation."""
+    """The commands to run after generation."""
     environments = stack(answers["stack"])["accelerators"]
     shipped = all(lock_is_shipped(answers, name) for name in environments)
     setup = "make setup" if shipped else "make lock setup"
@@ -458,7 +458,7 @@ def next_steps(answers):
 
 
 def template_files(answers):
-    """The files that cookiecutter makes of the template, overlays included, by their paths."""
+    """The paths of the files that cookiecutter generates, overlays included."""
     folder = ROOT / PROJECT_FOLDER
     package = str(answers["project_slug"]).replace("-", "_")
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
@@ -481,7 +481,7 @@ def _questions():
 
 
 def _derived_problems(answers):
-    # A replay file holds derived answers too, and they name folders.
+    # Replay files also contain derived answers, which name folders.
     derived = {
         "__package": str(answers["project_slug"]).replace("-", "_"),
         "__accelerator": stack(answers["stack"])["default_accelerator"],
@@ -498,10 +498,10 @@ def _choice_problems(answers):
 
 
 def _replay_problems(answers):
-    # cookiecutter's own replay files bring the settings of the version that wrote them.
+    # cookiecutter's own replay files include the settings of the version that wrote them.
     here = _questions()["_copy_without_render"]
     lacking = set(here) - set(answers.get("_copy_without_render", here))
-    if lacking and "_skip_if_file_exists" not in answers:  # template_guard.py names files instead
+    if lacking and "_skip_if_file_exists" not in answers:  # template_guard.py lists files instead
         yield (
             "this replay file is of another version of the template; take the project's own, "
             ".template.json"
@@ -553,12 +553,12 @@ def _row_problems(answers):
 
 
 def _not_for_new(answers):
-    """What a new project is refused and an old one may still be updated with."""
+    """Reasons to refuse a new project that still allow updating an old one."""
     given = str(answers["project_slug"])
     found = []
     if len(given) > SLUG_LENGTH:
         found.append(f"project_slug {quote(given)} is long; use at most {SLUG_LENGTH} characters")
-    # A package of such a name hides the module, or is sorted among them by linters.
+    # A package with such a name hides the module, or linters sort it among modules.
     folders = ("environment", "tests", "_overlays/*/*/environment")
     modules = {p.stem for f in folders for p in (ROOT / PROJECT_FOLDER).glob(f"{f}/*.py")}
     if given.replace("-", "_") in modules | {"conftest"}:

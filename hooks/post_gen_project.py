@@ -1,4 +1,4 @@
-"""Put the files that the answers brought in place; print the next commands."""
+"""Put the files selected by the answers in place, and print the next commands."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ FILE = 0o644
 
 
 def take_modes(project: Path, names: list[str], *, kept: bool) -> None:
-    """Give the project's files and folders the modes of new ones, not those that the template has.
+    """Give the project's files and folders default modes rather than those of the template.
 
-    A template may be read-only, as in a store of packages, or of another user's making. Files that
-    were there before and are `kept` stay as they are, but for being writable.
+    A template may be read-only, as in a package store, or belong to another user. Files that
+    existed before and are `kept` stay as they are, except that they become writable.
     """
     umask = os.umask(0o077)
     os.umask(umask)
@@ -30,8 +30,8 @@ def take_modes(project: Path, names: list[str], *, kept: bool) -> None:
 def apply_overlays(project: Path, answers: dict) -> None:
     """Move `_overlays/<option>/<answer>/` onto the project, then drop `_overlays/`.
 
-    An overlay's file that rendered to nothing does not belong to these answers: it is left out.
-    So is one that is there already, if cookiecutter was told to skip those.
+    A file that rendered to nothing does not belong to these answers, so it is left out; and so is
+    one that already exists, if cookiecutter was told to skip those.
     """
     overlays = project / "_overlays"
     for option in sorted(overlays.iterdir()):
@@ -41,12 +41,12 @@ def apply_overlays(project: Path, answers: dict) -> None:
             kept = answers.get("_skip_if_file_exists") and target.exists()
             if source.read_bytes().strip() and not kept:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)  # whole or not at all, whenever this is stopped
+                source.replace(target)  # atomic, whenever this is interrupted
     shutil.rmtree(overlays)
 
 
 def write_sums(project: Path) -> None:
-    """List the template's own files with their sha256, so that an edit of one is seen."""
+    """List the template's own files with their sha256, so that edits are noticed."""
     folders = [*project.glob("src/*/repro"), project / "environment"]
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     lines = [
@@ -58,7 +58,7 @@ def write_sums(project: Path) -> None:
 
 
 def main() -> None:
-    """Arrange the fresh project in the working directory."""
+    """Arrange the new project in the working directory."""
     answers = json.loads(r"""{{ cookiecutter | tojson }}""")
     names = json.loads(r"""{{ template_files(cookiecutter) | tojson }}""")
     take_modes(Path.cwd(), names, kept=bool(answers.get("_skip_if_file_exists")))

@@ -1,4 +1,4 @@
-"""Refuse answers that cannot become a project: one line a problem, before anything is written."""
+"""Refuse invalid answers before anything is written, with one line per problem."""
 
 import json
 import sys

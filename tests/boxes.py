@@ -1,6 +1,6 @@
-"""What the tests of images and services do with an engine, as users do: make, docker, HTTP.
+"""How the tests of images and services use an engine, as users do: make, docker, HTTP.
 
-What no registry gives here has a stand-in: Debian for the base image, uv's wheel for its image.
+What no registry provides here has a stand-in: Debian for the base image, uv's wheel for its image.
 Everything else is what a user gets, by the commands that a user types.
 """
 
@@ -23,7 +23,7 @@ RESULT_FILES = ("steps.jsonl", "metrics.csv", "model.safetensors")
 
 
 def make(project, *arguments, environ, fails=False):
-    """Run make as a user does; the output, or on failure its one line."""
+    """Run make as a user does; return the output, or on failure its one line."""
     command = ["make", *arguments, f"PYTHON={sys.executable}"]
     done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
     if fails:
@@ -107,7 +107,7 @@ def tracked(services, **tags):
 
 
 def wait_for(what, seconds=90):
-    """Poll until `what()` is true; its value."""
+    """Poll until `what()` is true, and return its value."""
     for _ in range(seconds * 10):
         if found := what():
             return found
@@ -116,7 +116,7 @@ def wait_for(what, seconds=90):
 
 
 def exit_code(services, service):
-    """Of a container that has ended, else nothing."""
+    """The exit code of a container that has ended, else nothing."""
     done = compose(services, "ps", "--all", "--format", "json", service)
     facts = json.loads(done.stdout.strip().splitlines()[0])
     return None if facts["State"] != "exited" else facts["ExitCode"]

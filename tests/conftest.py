@@ -33,8 +33,8 @@ HOSTILE = {
 }
 
 
-# Where the tests were started with Ctrl-C ignored, as in the background of a script, so would be
-# all that they start, and the tests of Ctrl-C see nothing.
+# If the tests are started with Ctrl-C ignored, as in the background of a script, their child
+# processes would inherit that, and the tests of Ctrl-C would see nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -50,7 +50,7 @@ def scratch_home(tmp_path_factory):
 
 @pytest.fixture
 def bake(cookies):
-    """Bake with the given answers; the project must come out."""
+    """Bake with the given answers; this must succeed."""
 
     def baked(**answers):
         result = cookies.bake(extra_context=answers)
@@ -63,7 +63,7 @@ def bake(cookies):
 
 @pytest.fixture(scope="session")
 def baked_real(cookies_session):
-    """A project for this Python that really installs here, with hostile free text."""
+    """A project for this Python that can really be installed here, with hostile free text."""
 
     def baked(**answers):
         given = {"stack": REAL_STACK, "python_version": THIS_PYTHON, **HOSTILE}
@@ -150,7 +150,7 @@ def cruft_environment(template, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fresh(template, tmp_path_factory):
-    """A project of a version as it comes out of the template, made once for the same answers."""
+    """A fresh project of a version of the template, created once for the same answers."""
     import releases
 
     made = {}
@@ -166,7 +166,7 @@ def fresh(template, tmp_path_factory):
 
 @pytest.fixture
 def born(fresh, cruft_environment, tmp_path):
-    """A committed project of a version, ready to be edited and upgraded."""
+    """A committed project of a version, ready to edit and upgrade."""
 
     import releases
 
@@ -198,7 +198,7 @@ def pins_moved(other_template):
 
 @pytest.fixture(scope="session")
 def containers():
-    """Variables under which `make docker` and `make up` find an engine, images and indexes."""
+    """Variables with which `make docker` and `make up` find an engine, images and indexes."""
     import boxes
 
     with stand_ins.ready(boxes.FOLDER, REAL_STACK) as environ:

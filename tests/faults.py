@@ -1,7 +1,7 @@
 """Reproducibility faults to plant in a generated project, one at a time.
 
-Each replaces text of one source file, and changes what a run computes, what it resumes from, or
-what it records and proves. Groups and many of the ideas are those that users report: see
+Each replaces text in one source file, and changes what a run computes, what it resumes from, or
+what it records and proves. The groups and many of the ideas come from bug reports: see
 `docs/decisions.md`.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` in `file` of the package becomes `new`; `old` must be there."""
+    """Replaces `old` by `new` in `file` of the package; `old` must be present."""
 
     group: str
     name: str

@@ -1,4 +1,4 @@
-"""A project with its environment, set up once, and runs of it made in a plain shell."""
+"""A project with its environment, set up once, and reference runs made in a plain shell."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class House:
         self.named = self._named()
 
     def plain(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """A command of the project in a shell without anything odd; it must succeed."""
+        """Run a command of the project in a plain shell; it must succeed."""
         done = subprocess.run(
             [self.python, *map(str, arguments)],
             cwd=self.project,
@@ -85,7 +85,7 @@ class House:
         }[verb], run
 
     def differences(self, run: Path) -> list[str]:
-        """What `compare`, in a plain shell, finds between a run and the reference."""
+        """What differs between a run and the reference, by `compare` in a plain shell."""
         for name in RESULTS:
             assert (run / name).read_bytes() == (self.reference / name).read_bytes(), name
         done = self.plain("-m", "real", "compare", self.reference, run, "--json")
@@ -95,7 +95,7 @@ class House:
 
 
 def bake(folder: Path, **answers: str) -> Path:
-    """A fresh project in a folder of its own, whatever was there."""
+    """Bake a fresh project in its own folder, replacing whatever was there."""
     given = {"stack": REAL_STACK, "python_version": THIS_PYTHON, "project_slug": folder.name}
     shutil.rmtree(folder, ignore_errors=True)
     cookiecutter(

@@ -1,7 +1,7 @@
-"""An environment that is installed once, for every project of pip with the same lock.
+"""An environment that is installed once, for every pip project with the same lock.
 
-Installing takes more than a minute of a processor; the tests of installing itself do it, and the
-first of the others. A project that is lent one is asked by its own `make setup`, which finds
+Installing takes more than a minute of CPU time; only the tests of installation do it, and the first
+of the others. A project that is lent an environment still runs its own `make setup`, which finds
 nothing to do.
 """
 
@@ -27,7 +27,7 @@ print(json.dumps([str(place), setup._digest("cpu"), setup._source_path()]))
 
 
 def set_up(project: Path) -> None:
-    """`make setup`, in a project of pip; what an earlier one installed is lent."""
+    """Run `make setup` in a pip project, reusing what an earlier project installed."""
     lock = (project / "requirements" / "cpu.txt").read_text(encoding="utf-8")
     pins = "".join(line for line in lock.splitlines(True) if not line.lstrip().startswith("#"))
     stored = STORE / hashlib.sha256(f"{pins}{sys.version}".encode()).hexdigest()[:16]
@@ -46,7 +46,7 @@ def set_up(project: Path) -> None:
 
 
 def linked_copy(source: Path, target: Path) -> None:
-    """A copy whose files take no room, where both are on one disk."""
+    """A copy by hard links, which takes no space, if both are on the same disk."""
     if subprocess.run(["cp", "-al", source, target], stderr=subprocess.DEVNULL).returncode:
         shutil.rmtree(target, ignore_errors=True)
         subprocess.run(["cp", "-a", source, target], check=True)

@@ -1,4 +1,4 @@
-"""The locks that ship, and the check that holds them: right as they are, red when tampered with."""
+"""Shipped locks pass the lock check, and tampered ones fail it."""
 
 import hashlib
 import itertools
@@ -84,7 +84,7 @@ def test_the_page_of_environments_says_what_ships():
 
 @pytest.mark.parametrize("manager", ["uv", "poetry"])
 def test_no_stored_package_is_unused(manager):
-    """What no lock names any more does not stay behind."""
+    """Packages that no lock refers to any more are removed."""
     folder = ROOT / "data" / "locks" / manager
     named = set()
     for path in folder.glob("*/*/*.lock"):
@@ -275,7 +275,7 @@ def test_a_requirement_that_is_not_exact_is_refused(tampered, line):
     ],
 )
 def test_a_cuda_library_in_the_cpu_environment_is_named(tampered, manager, pattern, replacement):
-    """Gigabytes that no laptop needs, and the sign of the wrong build."""
+    """They are gigabytes that no laptop needs, and a sign of the wrong build."""
     project = tampered(manager, FILES, pattern, replacement)
     assert "cpu must hold no CUDA library, and has nvidia-cudnn-cu13" in said(project)
 
@@ -309,7 +309,7 @@ def test_a_package_newer_than_the_cut_off_is_named(tampered):
 @pytest.mark.parametrize("manager", FILES)
 @pytest.mark.parametrize("damage", ["", "garbage that is no lock\n", "\x00\xff"])
 def test_a_damaged_lock_is_one_line(tampered, manager, damage):
-    """No traceback, and nothing is taken for a lock that is none."""
+    """No traceback, and no other file passes for a lock."""
     project = tampered(manager, FILES, r"\A.*\Z", damage)
     problems = said(project)
     assert problems

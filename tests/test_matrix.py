@@ -131,7 +131,7 @@ def test_a_wrong_fact_of_a_row_is_seen(index, key, wrong):
     ],
 )
 def test_a_wrong_fact_of_a_variant_is_seen_and_mended(index, key, wrong):
-    """What the registry knows better is taken over."""
+    """The value from the registry is applied."""
     release = row()
     release["variants"]["cu140"][key] = wrong
     found = matrix.differences(release, index.address)
@@ -141,7 +141,7 @@ def test_a_wrong_fact_of_a_variant_is_seen_and_mended(index, key, wrong):
 
 
 def test_a_new_release_becomes_a_proposed_row(index):
-    """With what the registry tells; the capability comes from the newest row, and that is said."""
+    """With facts from the registry; the capability is copied from the newest row, with a note."""
     older = copy.deepcopy(row()) | {"torch": "9.0.0"}
     (new,) = matrix.proposals([older], index.address)
     assert new["status"] == "proposed"

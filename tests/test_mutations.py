@@ -1,4 +1,4 @@
-"""The generated tests see the faults that they are there for: planted one at a time, counted."""
+"""The generated tests detect the faults they exist for: planted one at a time, and counted."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from faults import FAULTS, Fault
 from tools import demo
 
 REPORT = ROOT / "build" / "mutations.json"
-# Those that find most come first. The one left out compares with digests recorded before the
-# fault: on a machine of that class it would see nearly all of them, on another none, and the
-# others have to do without it.
+# The most effective come first. The one left out compares with digests recorded before the fault:
+# on a machine of that class it would detect nearly all of them, elsewhere none, and the others must
+# manage without it.
 PROOF = [
     *("tests/test_quality.py", "tests/test_reproducibility.py", "tests"),
     "--deselect=tests/test_expected.py::test_a_fresh_run_comes_to_them",

@@ -283,7 +283,7 @@ def test_another_stack_and_hostile_words_without_a_new_version(born, fresh):
 
 
 def test_a_retired_stack_is_still_upgraded(born, other_template):
-    """A new project is refused it; one that has it continues."""
+    """New projects cannot choose it; projects that have it are still upgraded."""
     path = other_template / "data" / "stacks.json"
     data = json.loads(path.read_text())
     row = next(r for r in data["releases"] if r["torch"] == logic.stack(REAL_STACK)["torch"])
@@ -317,7 +317,7 @@ def test_an_edited_file_that_the_template_drops_is_kept_and_named(born):
 
 
 def test_a_mode_of_the_users_own_is_kept(born):
-    """The content is the new version's, the bit is not its business."""
+    """The content comes from the new version; the mode stays the user's."""
     project = born(NOW)
     (project / "src/probe/model.py").chmod(0o755)
     commit(project, "ours")
@@ -370,7 +370,7 @@ def team(request, template, cruft_environment, tmp_path_factory):
     releases.lend(cruft_environment, project)
     commit(project)
     torch = logic.stack(REAL_STACK)["torch"]
-    with demo.local_torch(project, torch, locks=True):  # a mirror, to git an edit like any other
+    with demo.local_torch(project, torch, locks=True):  # a mirror: for git, an edit like any other
         kept = make_edits(project, manager)
         make(project, "lock", "setup")
         kept = {name: text for name, text in kept.items() if not LOCKS.fullmatch(name)}

@@ -71,7 +71,7 @@ def test_a_conflict_in_the_dependencies_can_be_taken_back(born, pins_moved):
 
 
 def test_the_loop_tells_a_conflict_in_the_dependencies(born, pins_moved):
-    """And puts the project back."""
+    """And restores the project."""
     project = own_pin(born(NOW, name="team-1"), pins_moved)
     before = tree(project, without=())
     command = [sys.executable, str(ROOT / "tools" / "upgrade_projects.py"), "--no-check"]
@@ -293,7 +293,7 @@ def test_what_git_does_not_have_survives_an_abort(born, other_template):
 
 @pytest.mark.parametrize("name", ["README.md", "docs"])
 def test_links_to_what_is_elsewhere_are_not_written_through(born, tmp_path, name):
-    """Neither by the upgrade nor by its abort; and what is missing is told."""
+    """Neither by the upgrade nor by its abort; and what is missing is reported."""
     project = born(NOW)
     shared = tmp_path / "shared"
     shared.mkdir()

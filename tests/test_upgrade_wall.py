@@ -81,7 +81,7 @@ def test_nothing_that_a_team_wrote_is_lost(born, pip_project, tag):
 
 @pytest.mark.parametrize("tag", [tag for tag in RELEASED if tag != "v0.1.0"])
 def test_the_new_loop_is_taken_and_the_upgrade_goes_on(born, fresh, tag):
-    """What `docs/from-0.2.md` says: the new `train.py`, then the edit by hand, then on."""
+    """As in `docs/from-0.2.md`: take the new `train.py`, redo the edit by hand, continue."""
     project = born(tag)
     write(project)
     before = tree(project, without=())

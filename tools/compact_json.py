@@ -1,4 +1,4 @@
-"""JSON as the files in `data/` have it: a value stands on one line where it fits."""
+"""JSON in the style of `data/`: a value is on one line if it fits."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ WIDTH = 130
 
 
 def dumps(value: Any, indent: int = 0) -> str:
-    """`value` as text; what does not fit is broken open, two spaces deeper."""
+    """`value` as text; what does not fit is split over lines, indented by two spaces."""
     flat = _flat(value)
     if not isinstance(value, (dict, list)) or (indent >= 6 and indent + len(flat) <= WIDTH):
         return flat

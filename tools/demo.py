@@ -26,7 +26,7 @@ from tools import pytorch_index  # noqa: E402
 FOLDER = ROOT / "build" / "demo"
 MACHINERY = ROOT / "{{cookiecutter.project_slug}}/src/{{cookiecutter.__package}}/repro"
 SETTLED = {
-    # What the generated program would set before it starts itself again: for runs that must not.
+    # What the generated program would set before restarting itself: for runs that must not restart.
     "PYTHONHASHSEED": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "OMP_NUM_THREADS": "1",
@@ -39,7 +39,7 @@ PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CB
 
 
 def main(stack: str, manager: str) -> int:
-    """Run the demo; the exit code is the first failure's, or 0."""
+    """Run the demo; return the exit code of the first failure, or 0."""
     answers = {
         "project_name": "Demo",
         "project_slug": "demo-project",
@@ -69,16 +69,16 @@ def main(stack: str, manager: str) -> int:
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment without what an outer make or project left in it."""
+    """The caller's variables, without those set by an outer make or project."""
     dropped = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "PYTHONPATH")
     environ = {name: value for name, value in os.environ.items() if name not in dropped}
-    # The tools that the template's own environment has (uv, poetry) are there for the project.
+    # The project may use the tools in the template's own environment (uv, poetry).
     return {**environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"}
 
 
 def settled() -> dict[str, str]:
-    """The same, as a generated program would leave it: a program started in it does not start
-    itself again, whatever the caller's shell sets."""
+    """The same variables as a generated program would set them, so that it need not restart itself,
+    whatever the caller's shell sets."""
     shell = _shell()
     dropped = shell.imports({}).keys()
     kept = {n: v for n, v in environment().items() if not shell.is_foreign(n) and n not in dropped}
@@ -86,7 +86,7 @@ def settled() -> dict[str, str]:
 
 
 def _shell() -> ModuleType:
-    """The module `shell` of generated projects, from the template: no import names its folder."""
+    """Load the module `shell` of generated projects from the template's folder."""
     if "generated" not in sys.modules:
         spec = ModuleSpec("generated", None, is_package=True)
         spec.submodule_search_locations = [str(MACHINERY)]
@@ -96,9 +96,9 @@ def _shell() -> ModuleType:
 
 @contextmanager
 def local_torch(project: Path, torch: str, *, locks: bool) -> Iterator[None]:
-    """Where pip is configured with a folder that has this torch, it stands in for the index.
+    """If pip is configured with a folder that has this torch, use it instead of the index.
 
-    As a mirror for a project with a lock; for one that `locks`, in place of the index itself.
+    It serves as a mirror for a project with a lock, and replaces the index if the project `locks`.
     """
     wheel = pytorch_index.find_wheel(torch)
     if wheel is None:

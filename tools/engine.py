@@ -1,7 +1,7 @@
-"""A container engine for the tests: the one that runs here, or Debian's, unpacked and started.
+"""A container engine for the tests: the running one, or Debian's, unpacked and started.
 
 Nothing is installed: docker, buildx and compose come from Debian's packages, unpacked into a
-folder of their own, and the engine's data lies there too. It needs root and Debian's archive.
+separate folder that also holds the engine's data. It needs root and Debian's archive.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-SUITE = "trixie"  # its docker needs no newer libc than bookworm's, which has no buildx
+SUITE = "trixie"  # its docker runs with the libc of bookworm, which has no buildx
 PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "tini")
 GPU_HOOK = "nvidia-container-runtime-hook"
 
@@ -37,11 +37,11 @@ def running(
         return
     folder.mkdir(parents=True, exist_ok=True)
     environ = _variables(folder, _unpacked(programs or folder), gpu)
-    if _answers(environ):  # left by tests that were killed
+    if _answers(environ):  # left behind by killed tests
         yield environ
         return
     log = (folder / "dockerd.log").open("w")
-    # Without a bridge and firewall rules of its own: builds take the host's network instead.
+    # No bridge or firewall rules: builds use the host's network instead.
     command = ["dockerd", f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
     command += ["-H", environ["DOCKER_HOST"], f"--pidfile={folder}/pid", "--bridge=none"]
     command += [f"--init-path={environ['TINI']}", "--iptables=false"]
@@ -66,7 +66,7 @@ def running(
 
 
 def _unmount(folder: Path) -> None:
-    """What the engine leaves mounted, and would keep the folder from being removed."""
+    """Unmount what the engine left mounted, which would prevent removing the folder."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", "--lazy", mount], capture_output=True)
@@ -84,7 +84,7 @@ def _answers(environ: dict[str, str]) -> bool:
 
 
 def _unpacked(folder: Path) -> Path:
-    """Fetch and unpack what is missing; the root of the packages' files."""
+    """Download and unpack what is missing; return the root of the packages' files."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise EngineError("no container engine answers, and only root on Debian can unpack one")
     if not shutil.which("runc"):
@@ -121,7 +121,7 @@ def _variables(folder: Path, root: Path, gpu: bool) -> dict[str, str]:
         (plugins / plugin.name).symlink_to(plugin)
     path = [root / "usr/bin", root / "usr/sbin", root / "usr/libexec/docker"]
     if gpu:
-        # In place of NVIDIA's: the engine gives `--gpus` to whatever has this name on its path.
+        # Replaces NVIDIA's: the engine passes `--gpus` to the program of this name on its path.
         hook = folder / "gpu" / GPU_HOOK
         hook.parent.mkdir(exist_ok=True)
         hook.write_text("#!/bin/sh\ncat >/dev/null\nexit 0\n")

@@ -2,8 +2,9 @@
 
 python tools/environments.py                                             (`make environments`)
 
-Every cell has a check behind it: each project is baked and its own lock check run, for each Python;
-those whose PyTorch wheel lies here are set up, train and verify. Writes docs/environments.md.
+Every cell is checked: each project is baked and runs its own lock check, for each Python; those
+whose PyTorch wheel is available here are also set up, train and verify. Writes the page
+docs/environments.md.
 """
 
 import json
@@ -43,7 +44,7 @@ hashes of the PyTorch index's builds are not known ahead (index).
 
 
 def locked(job: tuple[str, str, str]) -> dict[str, bool]:
-    """Whether a project is born locked, for each environment and platform; a wrong lock ends it."""
+    """Whether a new project has a lock, for each environment and platform; a wrong lock aborts."""
     manager, stack, python = job
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,7 +62,7 @@ def locked(job: tuple[str, str, str]) -> dict[str, bool]:
 
 
 def trained(manager: str) -> str:
-    """Set up, train and verify the stack whose wheel is here; the last word of `verify`."""
+    """Set up, train and verify the stack whose wheel is here; return the verdict of `verify`."""
     with tempfile.TemporaryDirectory() as scratch:
         answers = {"dependency_manager": manager, "stack": REAL, "python_version": HERE}
         project = project_locks.bake(scratch, **answers)
@@ -76,7 +77,7 @@ def trained(manager: str) -> str:
 
 
 def rows(results: dict[tuple[str, str, str], dict[str, bool]], done: list[str]) -> list[str]:
-    """The table, a line for each stack, manager and environment; `done` trained with `REAL`."""
+    """The table, one line per stack, manager and environment; `done` trained with `REAL`."""
     platforms = logic.LOCKED_PLATFORMS
     lines = ["| stack | manager | environment | " + " | ".join(platforms) + " |", "|---" * 6 + "|"]
     for stack, (release, _) in logic.stack_names().items():

@@ -1,4 +1,4 @@
-"""Measure the expected results in the demo's project and take them over into the template.
+"""Measure the expected results in the demo's project and copy them to the template.
 
 python tools/expected.py           (`make expected`; `make demo` makes the project)
 """

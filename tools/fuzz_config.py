@@ -19,7 +19,7 @@ PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 
 def run(count: int, folder: Path) -> subprocess.CompletedProcess[str]:
     """Fuzz in a process of its own; exit code 0 if nothing was found."""
-    # No file of the package has a tag, so it is what a project has.
+    # No file of the package has Jinja tags, so it is the same as in a project.
     shutil.copytree(next((PROJECT / "src").iterdir()), folder / "fuzzed_package")
     corpus = Path(shutil.copytree(PROJECT / "configs", folder / "corpus"))
     command = [sys.executable, str(Path(__file__).resolve()), "--child", str(folder), str(corpus)]
@@ -44,7 +44,7 @@ def child(folder: str, *options: str) -> None:
     path = Path(folder) / "config.yaml"
 
     def one(data: bytes) -> None:
-        # The first byte chooses whether the rest is a file or an override of a smallest one.
+        # The first byte decides whether the rest is a file, or an override of a minimal one.
         as_override = data[:1] == b"="
         path.write_bytes(b"seed: 0\n" if as_override else data)
         overrides = [data[1:].decode(errors="replace")] if as_override else []

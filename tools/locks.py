@@ -3,10 +3,10 @@
 python tools/locks.py UV [pip|tools|uv|poetry …]
                          (UV: the uv of the version that data/packages.json names; default: all)
 
-For pip each release is resolved once from PyPI for all its Pythons and platforms, for uv and
-poetry each stack and Python (`project_locks.py`): metadata only, with nothing newer than the
-cut-off date. What the PyTorch index serves comes from the hashes in `data/stacks.json`; where it
-has none, no lock is shipped and `make lock` makes it.
+For pip, each release is resolved once from PyPI for all its Pythons and platforms; for uv and
+poetry, each stack and Python (`project_locks.py`): metadata only, with nothing newer than the
+cut-off date. Hashes of files on the PyTorch index come from `data/stacks.json`; if there are none,
+no lock is shipped and `make lock` creates it.
 """
 
 import json
@@ -28,11 +28,11 @@ SIMPLE = ("--no-header", "--no-annotate", "--no-config", "--quiet")
 
 
 def resolve(uv: str, requirements: list[str], python: str, *options: str) -> dict[str, str]:
-    """Resolve for all platforms and Pythons from `python` on; a block of text a package."""
+    """Resolve for all platforms and all Pythons from `python` on; one block of text per package."""
     command = [uv, "pip", "compile", "-", "--universal", "--generate-hashes", "--only-binary=:all:"]
     command += ["--python-version", python, "--exclude-newer", logic.cutoff(), *SIMPLE, *options]
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("UV_", "PIP_"))}
-    # PyTorch's macOS wheels ask for macOS 14 from 2.12 on; uv's own target is older.
+    # From 2.12 on, PyTorch's macOS wheels require macOS 14; uv's own target is older.
     environ["MACOSX_DEPLOYMENT_TARGET"] = "14.0"
     done = subprocess.run(
         command, input="\n".join(requirements), capture_output=True, text=True, env=environ
@@ -47,7 +47,7 @@ def resolve(uv: str, requirements: list[str], python: str, *options: str) -> dic
 
 
 def write(name: str, title: str, blocks: dict[str, str]) -> None:
-    """Write one lock with a sentence above it."""
+    """Write one lock with a comment at the top."""
     path = LOCKS / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"# {title}\n{''.join(blocks.values())}", encoding="utf-8")
@@ -93,7 +93,7 @@ def _index_lock(torch: str, wheels: dict, from_pypi: str) -> str:
 
 
 def main(uv: str, *chosen: str) -> None:
-    """Make the chosen kinds of locks, or all."""
+    """Create the requested kinds of locks, or all."""
     for kind, make in KINDS.items():
         if kind in chosen or not chosen:
             make(uv)
@@ -114,7 +114,7 @@ def lock_for_pip(uv: str) -> None:
 
 
 def lock_tools(uv: str) -> None:
-    """Tools that every project runs in environments of their own."""
+    """Lock the tools that every project runs in separate environments."""
     oldest = min(logic._data("packages")["pythons"], key=lambda v: int(v.split(".")[1]))
     titles = {
         "mlflow": "The MLflow server, for `make mlflow`.",
@@ -135,8 +135,8 @@ KINDS = {
 
 
 def _write_names() -> None:
-    """What a project must not be named: everything that may be installed beside it."""
-    # What upgrades a project never shares an environment with it.
+    """Write the reserved names: everything that may be installed together with a project."""
+    # The upgrade tools never share an environment with the project.
     paths = sorted(p for p in (ROOT / "data/locks").rglob("*.txt") if p.name != "upgrade.txt")
     texts = [path.read_text(encoding="utf-8") for path in paths]
     found = {n for text in texts for n in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}

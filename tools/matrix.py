@@ -109,7 +109,7 @@ def _toolkit(needs: dict[str, Requirement], index: str) -> dict[str, str]:
 
 
 def differences(release: dict[str, Any], index: str) -> dict[str, tuple[Any, Any]]:
-    """Facts of a row that the registry contradicts: what the data has, and what it says."""
+    """Facts of a row that the registry contradicts, with both values."""
     seen = observed(release["torch"], release["python"], index)
     facts = release["variants"].get(seen["pypi_default"], {})
     found = {
@@ -128,7 +128,7 @@ def differences(release: dict[str, Any], index: str) -> dict[str, tuple[Any, Any
 
 
 def companions(release: dict[str, Any], index: str) -> dict[str, tuple[Any, Any]]:
-    """NumPy, torchvision and torchaudio of a row, where they do not fit it."""
+    """NumPy, torchvision and torchaudio of a row, if they do not fit it."""
     found = {}
     numpy = {f.python for f in registry.release("numpy", release["numpy"], index)}
     if missing := [python for python in release["python"] if python not in numpy]:
@@ -146,7 +146,7 @@ def companions(release: dict[str, Any], index: str) -> dict[str, tuple[Any, Any]
 
 
 def proposals(releases: list[dict[str, Any]], index: str) -> list[dict[str, Any]]:
-    """Rows for releases that are newer than every one of the data."""
+    """Rows for releases newer than all those in the data."""
     newest = max(Version(release["torch"]) for release in releases)
     versions = {Version(f.version) for f in registry.wheels("torch", index) if not f.yanked}
     new = [v for v in versions if v > newest and not v.is_prerelease and v.local is None]
@@ -154,7 +154,7 @@ def proposals(releases: list[dict[str, Any]], index: str) -> list[dict[str, Any]
 
 
 def proposed(torch: str, releases: list[dict[str, Any]], index: str) -> dict[str, Any]:
-    """A row for a new release: what the registry tells, and the rest from the newest row."""
+    """A row for a new release: facts from the registry, and the rest from the newest row."""
     newest = max(releases, key=lambda release: Version(release["torch"]))
     pythons = json.loads((ROOT / "data" / "packages.json").read_text())["pythons"]
     seen = observed(torch, list(pythons), index)
@@ -192,7 +192,7 @@ def _companion(name: str, torch: str, index: str) -> str:
 
 
 def apply(release: dict[str, Any], found: dict[str, tuple[Any, Any]]) -> None:
-    """Take over what can be taken over; a companion that does not fit needs a person."""
+    """Apply the differences to the data; a companion that does not fit needs a human."""
     for key, (_, value) in found.items():
         if key in ("numpy", "torchvision", "torchaudio", "pypi_default"):
             continue
@@ -204,7 +204,7 @@ def apply(release: dict[str, Any], found: dict[str, tuple[Any, Any]]) -> None:
 
 
 def main() -> int:
-    """Print the differences, write them, and return 1 where some are left."""
+    """Print and apply the differences; return 1 if any are left."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--index", default=registry.PYPI, help="a simple index")

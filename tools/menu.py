@@ -53,7 +53,7 @@ def _python_label(version: str) -> str:
 
 
 def readme() -> str:
-    """The README with its table of stacks made again."""
+    """The README with its table of stacks regenerated."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = ["| `stack` | GPUs | driver | Python | status |", "|---|---|---|---|---|"]
     for name, (release, _) in logic.stack_names().items():

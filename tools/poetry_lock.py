@@ -2,8 +2,8 @@
 
 python tools/poetry_lock.py PROJECT PYTHON
 
-poetry's command insists on an interpreter of the project's Python, of which a lock needs nothing
-but the version. `original.toml` beside the project is the file that the lock must belong to.
+The poetry command insists on an interpreter with the project's Python, although a lock only needs
+its version. `original.toml` next to the project is the file that the lock must belong to.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""Make the locks of uv and poetry that the template ships: bake a project, lock it, keep the lock.
+"""Create the shipped locks of uv and poetry: bake a project, lock it, keep the lock.
 
-The stand-in index lists what PyTorch's own does; the addresses in the lock are then the real ones.
+The stand-in index lists the same files as PyTorch's own, so the addresses in the lock are real.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from tools import pytorch_index  # noqa: E402
 
 LOCKS = ROOT / "data" / "locks"
 _ONE_BAKE = threading.Lock()
-# Answers as another Python would: a resolver asks it for nothing but its version.
+# Pretends to be another Python: a resolver only asks for its version.
 SHIM = """#!/bin/sh
 "{python}" "$@" | sed -e 's/{full}/{wanted}.0/g' -e 's/"{minor}"/"{wanted}"/g' \\
     -e 's/"minor": {own}/"minor": {other}/'
@@ -34,7 +34,7 @@ SHIM = """#!/bin/sh
 
 
 def lockable() -> list[tuple[str, str]]:
-    """Every stack and Python whose whole lock can be computed: no index wheel without its hash."""
+    """Every stack and Python whose lock can be computed: hashes of all index wheels are known."""
     found = []
     for name, (release, variant) in logic.stack_names().items():
         known = release.get("index_wheels", {}).get("cpu", {}).get("linux_x86_64", {})
@@ -44,7 +44,7 @@ def lockable() -> list[tuple[str, str]]:
 
 
 def lock(manager: str, stack: str, python: str) -> str:
-    """The lock of a project with these answers, as its manager writes it."""
+    """The lock of a project with these answers, as written by its manager."""
     release, _ = logic.stack_names()[stack]
     torch = release["torch"]
     facts = release["index_wheels"]["cpu"]
@@ -65,7 +65,7 @@ def lock(manager: str, stack: str, python: str) -> str:
 
 
 def bake(folder: str, **answers: str) -> Path:
-    """A project in `folder`, under the name that shipped locks carry."""
+    """Bake a project in `folder`, under the name used in shipped locks."""
     given = {"project_slug": logic.LOCKED_NAME, **answers}
     with _ONE_BAKE, redirect_stdout(io.StringIO()):  # it changes the working directory
         project = cookiecutter(
@@ -75,9 +75,9 @@ def bake(folder: str, **answers: str) -> Path:
 
 
 def clean_environment() -> dict[str, str]:
-    """No setting of whoever runs this finds its way into a lock."""
+    """Variables that keep the settings of whoever runs this out of a lock."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("UV_", "PIP_", "POETRY_"))}
-    # PyTorch's macOS wheels ask for macOS 14 from 2.12 on; uv's own target is older.
+    # From 2.12 on, PyTorch's macOS wheels require macOS 14; uv's own target is older.
     return environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}
 
 
@@ -96,7 +96,7 @@ def _uv_lock(project: Path, python: str, scratch: Path) -> str:
     )
     interpreter.chmod(0o755)
     uv = Path(sys.executable).with_name("uv")
-    # Its cache of interpreters would remember what the shim said.
+    # Its interpreter cache would remember the answers of the shim.
     command = [uv, "lock", "--quiet", "--no-python-downloads", "--python", interpreter]
     _run([*command, "--cache-dir", LOCKS.parents[1] / "build" / "uv-cache" / python], project)
     return (project / "uv.lock").read_text(encoding="utf-8")
@@ -128,9 +128,9 @@ def _run(command: list[object], project: Path) -> None:
 
 
 def write_all(manager: str) -> None:
-    """Lock every stack and Python that can be, in place of all that was there.
+    """Lock every stack and Python that can be locked, replacing all existing locks.
 
-    Most packages stand in many locks: each is kept once, in `packages/`, and a lock names it.
+    Most packages are in many locks: each is stored once, in `packages/`, and locks refer to it.
     """
     jobs = lockable()
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -153,7 +153,7 @@ def _told(manager: str, stack: str, python: str) -> str:
 
 
 def _shared(text: str, packages: Path) -> str:
-    """`text` with a reference in place of each package; what is new goes into `packages`."""
+    """`text` with a reference for each package; new packages are added to `packages`."""
     head, *blocks = text.split(logic.PACKAGE)
     lines = []
     for block in blocks:

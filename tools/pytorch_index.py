@@ -27,7 +27,7 @@ PLATFORM_TAGS = {"linux_x86_64": "manylinux_2_28_x86_64", "linux_aarch64": "many
 ONLY_CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 
 Answer = Callable[[str], tuple[bytes, str] | None]
-"""Content and type for the path of a request, or nothing where there is none."""
+"""Content and type for the path of a request, or nothing if there is none."""
 
 
 def find_wheel(torch: str) -> Path | None:
@@ -47,7 +47,7 @@ def find_wheel(torch: str) -> Path | None:
 
 @contextmanager
 def serve(wheel: Path | None, torch: str) -> Iterator[str]:
-    """Serve the PyTorch index of CPU builds while the block runs; the value is its address."""
+    """Serve the PyTorch index of CPU builds while the block runs; yield its address."""
     metadata = _own_metadata(wheel) if wheel else derived_metadata(torch)
     core = hashlib.sha256(metadata).hexdigest()
     links = "\n".join(
@@ -72,8 +72,8 @@ def serve(wheel: Path | None, torch: str) -> Iterator[str]:
 
 @contextmanager
 def serve_pypi(cutoff: str, index: str = registry.PYPI, *, login: str = "") -> Iterator[str]:
-    """Serve `index` as it was at `cutoff`, for a resolver that knows no such date; `login`, as
-    `name:password`, makes it one that wants a password."""
+    """Serve `index` as it was at `cutoff`, for resolvers without such an option; with `login`
+    (`name:password`), it requires a password."""
 
     def answer(path: str) -> tuple[bytes, str] | None:
         try:
@@ -93,7 +93,7 @@ def serve_pypi(cutoff: str, index: str = registry.PYPI, *, login: str = "") -> I
 
 @contextmanager
 def loopback(answer: Answer, login: str = "") -> Iterator[str]:
-    """A server on loopback while the block runs; the value is its address."""
+    """Run a server on loopback while the block runs; yield its address."""
     wanted = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -126,7 +126,7 @@ def loopback(answer: Answer, login: str = "") -> Iterator[str]:
 
 @contextmanager
 def replace_index(project: Path, wheel: Path | None, torch: str) -> Iterator[str]:
-    """Let `project` resolve and install from the stand-in, as from a mirror of the index."""
+    """Make `project` resolve and install from the stand-in, as from a mirror of the index."""
     official = logic.stack(f"torch-{torch}-cpu")["accelerators"]["cpu"]["index"]
     with serve(wheel, torch) as address:
         for name in ("pyproject.toml", "environment.mk"):
@@ -147,7 +147,7 @@ def listing(torch: str) -> dict[str, str]:
 
 
 def derived_metadata(torch: str) -> bytes:
-    """The METADATA of a CPU build, from that of PyPI's: without what only CUDA needs."""
+    """The METADATA of a CPU build, derived from PyPI's by removing the CUDA dependencies."""
     wheels = registry.release("torch", torch)
     linux = next(f for f in wheels if "manylinux" in f.name and "x86_64" in f.name and f.python)
     lines = registry.metadata_text(linux).splitlines()

@@ -1,4 +1,4 @@
-"""What a package index tells of its files: names, digests, dates and metadata, never the files.
+"""What a package index says about its files: names, digests, dates, metadata; never the files.
 
 The simple API as JSON (PEP 691); the metadata beside each wheel (PEP 658), or where an index has
 none, the part of the wheel that holds it, by range requests.
@@ -26,7 +26,7 @@ class File:
     url: str
     sha256: str
     uploaded: str
-    """ISO 8601, or nothing where the index does not say."""
+    """ISO 8601, or empty if the index does not say."""
     yanked: bool
 
     @property
@@ -67,7 +67,7 @@ def wheels(project: str, index: str = PYPI) -> tuple[File, ...]:
 
 @cache
 def metadata_text(file: File) -> str:
-    """The METADATA of a wheel, from beside it or, a few kilobytes, from inside it."""
+    """The METADATA of a wheel, from the file next to it or by a small read from inside it."""
     try:
         with urllib.request.urlopen(f"{file.url}.metadata", timeout=60) as response:
             return response.read().decode()
@@ -80,7 +80,7 @@ def metadata_text(file: File) -> str:
 
 
 class _Remote(io.RawIOBase):
-    """A file on a server, read where it is asked for; the server must know ranges."""
+    """A remote file, read on demand; the server must support range requests."""
 
     def __init__(self, url: str) -> None:
         self._url = url

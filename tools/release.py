@@ -2,8 +2,8 @@
 
 python tools/release.py VERSION                                   (`make release VERSION=0.3.0`)
 
-The commit says `Release VERSION`, which is what the tests of upgrades find releases by. One more
-commit opens the version after it, so that a project names what it was really made of. Nothing is
+The commit says `Release VERSION`, by which the upgrade tests find releases. Another commit starts
+the next version, so that every project names the version it was really generated from. Nothing is
 pushed.
 """
 
@@ -19,7 +19,7 @@ FACTS, CHANGELOG = ROOT / "data" / "template.json", ROOT / "CHANGELOG.md"
 
 
 def main(version: str) -> None:
-    """Release, or say in one line why not."""
+    """Release, or report in one line why not."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         sys.exit(f"error: VERSION is {version!r}; give one such as 0.3.0")
     if git("status", "--porcelain"):

@@ -1,7 +1,7 @@
-"""What no registry gives where the tests run: a base image, uv's image, and an index.
+"""Stand-ins for what the tests cannot download: a base image, uv's image, and an index.
 
-Debian is in place of the CUDA and Ubuntu images, uv's wheel in place of its image, this machine's
-Python in place of the build that uv downloads. The Dockerfile is built as it is.
+Debian replaces the CUDA and Ubuntu images, uv's wheel replaces its image, this machine's Python
+replaces the build that uv downloads. The Dockerfile is built unchanged.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ services:
   mlflow: { build: { network: host } }
   jupyter: { build: { network: host } }
 """
-"""`compose.override.yaml` for an engine whose builds have no network but the host's."""
+"""`compose.override.yaml` for an engine whose builds can only use the host's network."""
 
 LIBRARIES = ("libssl3", "libffi8", "libsqlite3-0", "libbz2-1.0", "liblzma5", "libreadline8")
-"""What a Python that was built on Debian wants of it."""
+"""Packages required by a Python that was built on Debian."""
 
 
 @contextmanager
 def ready(folder: Path, stack: str) -> Iterator[dict[str, str]]:
     """Variables under which `make docker` and `make up` find an engine, images and indexes.
 
-    What was built is removed in the end, where the engine is our own.
+    If the engine is our own, everything built is removed at the end.
     """
     torch = logic.stack(stack)["torch"]
     wheel = pytorch_index.find_wheel(torch)
@@ -53,14 +53,14 @@ def ready(folder: Path, stack: str) -> Iterator[dict[str, str]]:
             **{name: environ[name] for name in names if name in environ},
             **{"PATH": path, "BASE_IMAGE_CPU": BASE, "BASE_IMAGE_CUDA": BASE, "UV_IMAGE": UV},
             "PYTHON_VERSION": platform.python_version(),
-            # The public index is stood in for only where its wheel lies here.
+            # The public index is replaced only if its wheel is available here.
             **({"PYTORCH_INDEX_CPU": index} if wheel else {}),
         }
     shutil.rmtree(folder / "data", ignore_errors=True)
 
 
 def uv_program(folder: Path) -> Path:
-    """uv of the version that the template's image is of."""
+    """uv, in the version of the template's image."""
     version = re.search(r"/uv:([\d.]+)@", logic.image("uv"))[1]
     target = folder / f"uv-{version}"
     if not target.exists():
@@ -76,10 +76,10 @@ def uv_program(folder: Path) -> Path:
 
 
 def make_base(folder: Path, name: str, environ: dict[str, str]) -> None:
-    """A stand-in for the distribution's image, which no registry gives here: Debian, minimal.
+    """Build a stand-in for the distribution's image, which is not available here: minimal Debian.
 
-    It trusts what this machine trusts, and its uv fetches this machine's Python from a file in it
-    in place of the build that it would download.
+    It trusts the same certificates as this machine, and its uv takes this machine's Python from a
+    file in the image instead of downloading a build.
     """
     archive = folder / "base.tar"
     if not archive.exists():
@@ -115,7 +115,7 @@ def _add_python(root: Path) -> None:
 
     def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         path = member.name.removeprefix("python/")
-        # pip alone is there, as in the build that uv downloads; the Dockerfile takes it out.
+        # Only pip is included, as in the build that uv downloads; the Dockerfile removes it.
         foreign = path.startswith(packages) and not path.startswith(f"{packages}pip")
         return None if foreign or path.startswith(left_out) or "__pycache__" in path else member
 
@@ -132,14 +132,14 @@ def _add_python(root: Path) -> None:
     }
     key = f"cpython-{platform.python_version()}-linux-{platform.machine()}-gnu"
     (root / "srv/python.json").write_text(json.dumps({key: facts}))
-    # A shared libpython is looked for where it was built, which is not where uv puts it.
+    # A shared libpython is looked up where it was built, which is not where uv installs it.
     for shared in (home / "lib").glob("libpython*.so*"):
         shutil.copy2(shared, root / "usr/local/lib", follow_symlinks=False)
     engine.run(["ldconfig", "-r", str(root)])
 
 
 def make_uv(folder: Path, uv: Path, name: str, environ: dict[str, str]) -> None:
-    """A stand-in for uv's image: the program from its wheel."""
+    """Build a stand-in for uv's image, with the program from its wheel."""
     archive = folder / "uv.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(uv, arcname="uv")

@@ -31,7 +31,7 @@ command is refused or ended with one line that begins with `error: `, an exit co
 
 
 def page() -> str:
-    """The whole text."""
+    """The text of the whole page."""
     shells = ["| surroundings | set up by | tried with | verdict |", "|---|---|---|---|"]
     shells += [_row(row) for row in ROWS]
     situations = ["| situation | what must come of it |", "|---|---|"]
@@ -43,7 +43,7 @@ def page() -> str:
 
 
 def readme() -> str:
-    """The README with its summary written again."""
+    """The README with its summary regenerated."""
     lines = ["| surroundings | kinds | tried | must come of it |", "|---|---|---|---|"]
     for name, rows in FAMILIES.items():
         refused = sum(bool(row.refused) for row in rows)

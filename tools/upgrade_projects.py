@@ -3,8 +3,8 @@
 python tools/upgrade_projects.py [--to REF] [--no-check] [--python PYTHON] PROJECT …
 
 In each project: `make upgrade` on the branch `upgrade-<version>`, and a commit if all went well.
-Where something has to be decided by a person, the project is put back as it was, on the branch that
-it was on. A line a project at the end; exit code 1 if one of them is not upgraded.
+If a human has to decide something, the project is restored to its previous state and branch. Prints
+one line per project at the end; exit code 1 if one of them was not upgraded.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def upgrade(project: Path, variables: list[str]) -> tuple[bool, str]:
-    """Upgrade one project; whether it is up to date now, and what to say of it."""
+    """Upgrade one project; return whether it is up to date now, and a message about it."""
     try:
         if git(project, "status", "--porcelain", "--untracked-files=all"):
             return False, "the tree has changes; commit or stash them first"
@@ -87,19 +87,19 @@ def _upgrade(project: Path, variables: list[str]) -> tuple[bool, str]:
 
 
 def _take_back(project: Path, variables: list[str]) -> None:
-    # Refused before anything was done, there is nothing to take back.
+    # If it was refused before anything was done, there is nothing to undo.
     if (git_folder(project) / STATE).exists():
         command = ["make", "upgrade-abort", *variables]
         subprocess.run(command, cwd=project, check=True, stderr=subprocess.PIPE, text=True)
 
 
 def git_folder(project: Path) -> Path:
-    """The repository's own folder, also of a work tree."""
+    """The git folder of the repository, also for a linked work tree."""
     return Path(project, git(project, "rev-parse", "--git-dir"))
 
 
 def git(project: Path, *arguments: str) -> str:
-    """The output of git in a project; its failure stops the script."""
+    """The output of git in a project; if it fails, the script stops."""
     command = ["git", "-C", str(project), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 

@@ -1,4 +1,4 @@
-"""Files that a tool writes from others: written, or with `--check` found to be stale."""
+"""Files generated from others: write them, or with `--check` report stale ones."""
 
 import sys
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_or_check(texts: Mapping[str, str], source: str, command: str) -> int:
-    """Write `texts`, by their names in the repository; with `--check` on the command line say which
-    one differs from `source`, and that `command` writes it. The exit code is 1 if one does, else 0.
+    """Write `texts`, by their names in the repository; with `--check` on the command line, report
+    which one differs from `source`, and that `command` writes it. Return 1 if one does, else 0.
     """
     check, stale = "--check" in sys.argv, 0
     for name, text in texts.items():

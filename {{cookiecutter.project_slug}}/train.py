@@ -1,9 +1,9 @@
-"""`python train.py …` is `python -m` the package with `train …`, of the source beside this file."""
+"""`python train.py …` runs `python -m <package> train …` from the source next to this file."""
 
 import sys
 from pathlib import Path
 
-# Whatever else is installed under this name, and wherever this is started.
+# Takes precedence over an installed package of this name, from any working directory.
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
 from {{ cookiecutter.__package }}.__main__ import main

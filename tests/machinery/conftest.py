@@ -23,8 +23,8 @@ from real.repro.testing.surroundings import VARIED
 
 __all__ = ["PACKAGE", "ROOT"]
 
-# The shell that the tests are started from is no part of them. A hook of git names its repository,
-# which the tests' own must not be mistaken for.
+# The calling shell must not affect the tests. A git hook names its repository, which must not be
+# mistaken for those of the tests.
 for name in [n for n in os.environ if n.startswith("GIT_") or is_foreign(n)]:
     del os.environ[name]
 SMOKE = ROOT / "configs" / "smoke.yaml"
@@ -52,7 +52,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run the package's command line to its end and capture what it prints.
 
-    A disturbance that did not happen fails the test, whatever came of the run.
+    A disturbance that did not happen fails the test, whatever the result of the run.
     """
     done = launcher(other).run(*arguments, environ=env, **disturb)
     wanted = [*(VARIED if "vary" in disturb else ()), *(["SIGKILL"] if "kill" in disturb else ())]
@@ -92,7 +92,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
     """Runs use one thread each, so two at a time fit on the smallest machine."""
     executor = ThreadPoolExecutor(max_workers=2)
     yield executor
-    executor.shutdown(cancel_futures=True)  # after a failure under -x nobody waits for the rest
+    executor.shutdown(cancel_futures=True)  # after a failure with -x, do not wait for the rest
 
 
 @pytest.fixture(scope="session")

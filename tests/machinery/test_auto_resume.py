@@ -1,4 +1,4 @@
-"""`--auto-resume` continues what was cut short, and with nothing else."""
+"""`--auto-resume` continues an interrupted run, and nothing else."""
 
 import pytest
 from conftest import SMOKE, edit_manifest, run, train
@@ -38,7 +38,7 @@ def test_the_first_start_is_a_new_run(tmp_path):
 
 
 def test_another_configuration_is_another_run(cut_short):
-    """One that may differ in what changes no bit, such as the number of workers."""
+    """Keys that change no bit, such as the number of workers, may differ."""
     assert again(cut_short.parent, "--seed", "5") != str(cut_short)
     assert again(cut_short.parent, "data.num_workers=1") == str(cut_short)
 

@@ -126,7 +126,7 @@ def test_another_processor_is_answered_with_the_portable_profile(smoke_run, copy
 
 
 def test_a_resume_on_another_machine_is_named(smoke_run, copy):
-    """A run that went on elsewhere says so: what had changed, and at which step."""
+    """A run resumed elsewhere says so: what had changed, and at which step."""
     here = json.loads((copy / "manifest.json").read_text())
     moved = {**here["hardware"], "cpu": "abacus"}
     edit_manifest(copy, resumes=[{**here, "step": 9, "hardware": moved}])

@@ -207,7 +207,7 @@ def test_an_old_driver_is_named(checkout, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("item", BREAKS)
 def test_a_broken_checkout_fails_that_item(checkout, before, item):
-    """What held before fails after the one change, and nothing but git's own view fails with it."""
+    """The item passes before the change and fails after it; only the git item may fail with it."""
     fails_alone(checkout, before, item, BREAKS[item])
 
 
@@ -286,7 +286,7 @@ def test_outside_git_it_says_that_it_cannot_tell(checkout):
     "name", ["README.md", "Dockerfile", "docs/expected.json", "pyproject.toml"]
 )
 def test_a_lost_file_is_a_finding_and_no_traceback(checkout, name):
-    """Whatever is missing, the list is finished, and the file is named."""
+    """Whatever is missing, the list is completed, and the file is named."""
     (checkout / name).unlink()
     findings = list(examine(checkout, Config))
     assert len(findings) == len(ITEMS)

@@ -1,4 +1,4 @@
-"""What `make setup` and `make lock-check` are made of: markers, reasons, drivers, hashed files."""
+"""The parts of `make setup` and `make lock-check`: markers, reasons, drivers, hashed files."""
 
 import os
 import subprocess
@@ -123,7 +123,7 @@ def test_packages_become_a_requirements_file_and_come_back():
     ],
 )
 def test_a_failure_is_told_in_one_line(log, reason):
-    """The reasons that users meet by name, any other by the manager's own last word."""
+    """Common causes are named; others are reported by the manager's own last line."""
     told = failure.explain(log)
     assert reason in told
     assert "\n" not in told

@@ -1,4 +1,4 @@
-"""A loader that is stuck or dead ends the run in one line, with what was done on disk."""
+"""A stuck or dead loader ends the run with one line, and progress so far is saved."""
 
 import os
 import re
@@ -39,7 +39,7 @@ class Slow(Dataset):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_batch_that_does_not_come_ends_the_waiting(num_workers, monkeypatch):
-    """After LOADER_PATIENCE seconds, with or without loader processes; what came was handed on."""
+    """After LOADER_PATIENCE seconds, with or without loader processes; earlier batches arrived."""
     monkeypatch.setenv("LOADER_PATIENCE", "2")
     stop, came = StopRequest(), []
     started = time.monotonic()
@@ -51,8 +51,8 @@ def test_a_batch_that_does_not_come_ends_the_waiting(num_workers, monkeypatch):
 
 
 def test_a_loader_process_that_dies_is_named():
-    """Killed from outside, or for want of memory: one line that says what to look at, and no error
-    in the middle of a step that is at work meanwhile."""
+    """Killed from outside or out of memory: one line that says what to look at, and no error in the
+    middle of a step that is running meanwhile."""
     stop, came = StopRequest(), []
     for batch in take(DataLoader(Slow(3, "dies"), num_workers=1), stop):
         came.append(int(batch))

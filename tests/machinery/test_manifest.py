@@ -1,4 +1,4 @@
-"""A manifest says truly what ran: which commit, what differs from it, which lock."""
+"""A manifest records exactly what ran: which commit, what differs from it, which lock."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_a_clean_tree_is_its_commit(checkout):
 
 @pytest.mark.parametrize("name", ["model.py", "new.py"])
 def test_a_change_is_dirty_and_has_a_digest_of_its_content(checkout, name):
-    """A file that git knows and one that it does not: every other content is another digest."""
+    """For tracked and untracked files alike, different content gives a different digest."""
     seen = set()
     for content in ("width = 33\n", "width = 34\n", "width = 33\n"):
         (checkout / name).write_text(content)
@@ -65,7 +65,7 @@ def test_an_ignored_file_is_no_change(checkout):
     ],
 )
 def test_the_version_of_the_template_is_part_of_the_code(checkout, text, version):
-    """As `.template.json` names it; a project may have gone its own way without one."""
+    """As named in `.template.json`, which a project may have removed."""
     assert describe_code(checkout)["template"] is None
     (checkout / ".template.json").write_bytes(text.encode(errors="surrogateescape"))
     assert describe_code(checkout)["template"] == version
@@ -164,7 +164,7 @@ def test_a_repository_inside_is_looked_into(checkout, known, tmp_path_factory):
 
 
 def test_a_name_that_is_no_text_and_what_is_no_file(checkout):
-    """Bytes, a pipe, a dangling link, a script: each has its digest, and none is waited for."""
+    """Bytes, a pipe, a dangling link, a script: each has its digest, and none of them blocks."""
     (checkout / os.fsdecode(b"caf\xe9.py")).write_text("x = 1\n")
     os.mkfifo(checkout / "pipe")
     (checkout / "link").symlink_to("nowhere")

@@ -1,4 +1,4 @@
-"""Imports by the names of the last release work for one more, and say where things are now."""
+"""Imports by the names of the last release work for one more, and warn with the new location."""
 
 import importlib
 
@@ -15,7 +15,7 @@ def test_an_old_module_hands_on_what_has_moved(name):
 
 
 def test_the_warning_names_the_new_place():
-    """In words that can be pasted; what is nowhere is an ordinary error."""
+    """In a form that can be pasted; a name that exists nowhere is an ordinary error."""
     with pytest.warns(FutureWarning, match=r"from real\.repro\.random\.streams import derive"):
         from real.seeding import derive
 

@@ -15,7 +15,7 @@ def test_every_sample_comes_exactly_once(num_samples):
 
 
 def test_a_position_does_not_depend_on_what_was_asked_before():
-    """Any stretch of the order is the same whether or not the start was computed."""
+    """Any segment of the order is the same whether or not the start was computed."""
     order = Permutation(1000, key=5)
     assert np.array_equal(order(np.arange(1000))[700:], order(np.arange(700, 1000)))
 
@@ -122,7 +122,7 @@ def test_the_shards_of_all_ranks_are_the_batches_of_one_process(world_size):
 
 
 def test_a_billion_samples_take_no_memory_and_no_time():
-    """The last batch of 10^9 samples is there at once: nothing of that length is made."""
+    """The last batch of 10^9 samples is available at once: nothing of that length is created."""
     sampler = BatchSampler(10**9, 100, seed=0, num_epochs=1, start=10**7 - 1)
     (batch,) = list(sampler)
     assert len({index for _, index in batch}) == 100

@@ -1,4 +1,4 @@
-"""The logs hold whatever numbers a task gives: exactly, under the same names all the way."""
+"""The logs record any numbers of a task exactly, under the same names throughout."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 
 
 def test_a_run_that_an_older_version_began_keeps_its_table(tmp_path):
-    """Its header lacks a mean that is recorded now: the rows after a resume lack it too."""
+    """Its header lacks a mean that is recorded now, so rows after a resume lack it too."""
     write(tmp_path, range(1, 3))
     path = tmp_path / "metrics.csv"
     rows = read_metrics(path)

@@ -1,4 +1,4 @@
-"""The best evaluation is the first of the best; results are final before there are pictures."""
+"""On a tie the first best evaluation counts; results are final before plots are drawn."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def test_on_a_tie_the_earlier_epoch_is_the_best(tmp_path):
 
 
 def test_a_picture_that_fails_spoils_no_result(tmp_path, monkeypatch, caplog):
-    """The manifest is final before the curves are drawn; what goes wrong there is one warning."""
+    """The manifest is final before the curves are drawn; an error there is only a warning."""
 
     def fails(run_dir):
         assert json.loads((run_dir / "manifest.json").read_text())["results"]["completed"]

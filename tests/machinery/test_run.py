@@ -16,7 +16,7 @@ from real.train import train_model
 
 
 def resume(run_dir, *overrides, allow_changes=False):
-    """Go on in this process, which has torch loaded already."""
+    """Resume in this process, which has torch loaded already."""
     config = load_config(run_dir / "config.yaml", overrides)
     return train_model(config, run_dir=run_dir, resume=True, allow_changes=allow_changes)
 
@@ -64,7 +64,7 @@ def test_the_resolved_config_starts_the_same_run(smoke_run, tmp_path):
 
 
 def test_a_run_that_is_refused_leaves_no_directory(tmp_path):
-    """Found out only when the data are there, and still nothing is left behind."""
+    """Even if it is refused only after loading the data, nothing is left behind."""
     run_dir = tmp_path / "run"
     with pytest.raises(ValueError, match="global_batch_size must be at least 1 and at most 1279"):
         train_model(load_config(SMOKE, ["training.global_batch_size=5000"]), run_dir=run_dir)
@@ -173,7 +173,7 @@ def test_a_complete_run_without_checkpoints_does_not_start_again(smoke_run, tmp_
 
 
 def test_a_run_resumed_from_before_its_end_is_not_complete(smoke_run, tmp_path):
-    """The last checkpoint is damaged: until the end is reached again, the results are none."""
+    """The last checkpoint is damaged: until the end is reached again, there are no results."""
     run_dir = shutil.copytree(smoke_run, tmp_path / "run")
     last = run_dir / "checkpoints" / "step-00000018.pt"
     last.write_bytes(b"damaged")
@@ -186,7 +186,7 @@ def test_a_run_resumed_from_before_its_end_is_not_complete(smoke_run, tmp_path):
 
 
 def test_a_used_run_directory_is_not_overwritten(smoke_run):
-    """A new run does not start where another one lies."""
+    """A new run does not start in the directory of another."""
     before = (smoke_run / "manifest.json").read_bytes()
     done = run("train", "--config", SMOKE, "--run-dir", smoke_run)
     assert (done.returncode, done.stdout) == (2, "")
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused(smoke_run, tmp_path):
 
 
 def test_the_record_names_no_secret_and_no_path_of_this_machine(smoke_run):
-    """Environment variables stay references, so that a record can be handed on."""
+    """Environment variables stay references, so that a record can be shared."""
     text = (smoke_run / "config.yaml").read_text()
     assert "${DATA_DIR:-data}" in text
     assert str(ROOT) not in text

@@ -61,7 +61,7 @@ def test_the_switches_are_set_and_read_back():
 
 
 def test_the_record_follows_the_switches():
-    """Another value of each switch is read back as what it is, and set back again."""
+    """A different value of each switch is read back correctly, and then restored."""
     other = Determinism(
         deterministic_algorithms=False,
         cudnn_benchmark=True,
@@ -136,7 +136,7 @@ def test_a_sample_draws_the_same_whoever_draws_before():
     expected = SampleStreams(0)(2, 5).random(3)
     streams = SampleStreams(0)
     streams(2, 4).random(1000)
-    streams(2, 4).integers(3)  # half of a word stays behind
+    streams(2, 4).integers(3)  # half a word stays buffered
     assert np.array_equal(streams(2, 5).random(3), expected)
     assert not np.array_equal(SampleStreams(1)(2, 5).random(3), expected)
 

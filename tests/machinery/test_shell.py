@@ -1,4 +1,4 @@
-"""Nothing of the shell that a command is started from gets into it, and no secret out of it."""
+"""Nothing in the calling shell affects a command, and no secret leaks from it."""
 
 import os
 import re
@@ -141,7 +141,7 @@ def test_output_that_cannot_be_written_is_one_line():
     ],
 )
 def test_no_address_is_shown_with_its_password(text, shown):
-    """User, password and token go, the rest stays to be recognised."""
+    """User, password and token are removed; the rest stays recognizable."""
     assert without_secrets(text) == shown
 
 

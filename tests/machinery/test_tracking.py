@@ -136,7 +136,7 @@ def run_dir(smoke_run, tmp_path):
 
 
 def content(server):
-    """All that a server has of its one run."""
+    """Everything a server has about its one run."""
     (only,) = server.runs
     return only.info, only.data, only.files, only.start_time
 
@@ -166,7 +166,7 @@ def test_a_run_arrives_whole(server, run_dir):
 
 @pytest.mark.parametrize("done_first", [False, True], ids=["not done", "answer lost"])
 def test_a_transfer_cut_off_at_any_call_is_made_up_for(server, run_dir, done_first):
-    """Sent again, by the same process or another, the server has everything, and once."""
+    """After a retry, by the same process or another, the server has everything exactly once."""
     assert track(run_dir) == 0
     whole, calls = content(server), server.calls
     assert calls > 15
@@ -179,7 +179,7 @@ def test_a_transfer_cut_off_at_any_call_is_made_up_for(server, run_dir, done_fir
 
 
 def test_what_is_there_is_not_sent_again(server, run_dir):
-    """The second time asks and sends nothing of weight."""
+    """The second time only asks, and sends no data."""
     track(run_dir)
     (only,) = server.runs
     only.files.clear()
@@ -190,7 +190,7 @@ def test_what_is_there_is_not_sent_again(server, run_dir):
 
 
 def test_a_run_of_the_same_name_is_another_run(server, run_dir, tmp_path):
-    """Made of something else, it takes nothing from the first one and gives it nothing."""
+    """With other code, data or configuration, the two runs do not mix."""
     name = read_manifest(run_dir)["run_id"]
     other = train(tmp_path / "other" / name, "--seed", 7)
     assert track(run_dir) == track(other) == 0
@@ -204,7 +204,7 @@ def test_a_run_of_the_same_name_is_another_run(server, run_dir, tmp_path):
 
 
 def test_rows_do_not_wait_for_a_store_of_files(server, run_dir, monkeypatch):
-    """One that is full or out of reach: the numbers are there all the same."""
+    """If it is full or unreachable, the numbers arrive all the same."""
     edit_manifest(run_dir, results={"completed": False})
 
     def full(self, identity, path, folder=None):
@@ -302,7 +302,7 @@ def test_no_server_named_is_said(run_dir, monkeypatch):
     "address", ["http://user:s3cret@127.0.0.1:9", "http://:s3cret@127.0.0.1:9"]
 )
 def test_a_password_in_the_address_is_not_shown(run_dir, monkeypatch, capfd, caplog, address):
-    """Neither by us nor in what the network said."""
+    """Neither by us nor in messages of the network."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert track(run_dir) == 1
     shown = caplog.text + "".join(capfd.readouterr())

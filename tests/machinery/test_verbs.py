@@ -1,4 +1,4 @@
-"""The verbs of `Run`: what is out of place is one line, and the checkpoint before it is intact."""
+"""The verbs of `Run`: misuse is a one-line error, and the previous checkpoint stays intact."""
 
 import json
 from typing import Annotated
@@ -31,7 +31,7 @@ class Samples(torch.utils.data.Dataset):
 
 
 class Mean:
-    """A state of the user's own kind."""
+    """A user-defined object with state."""
 
     def __init__(self):
         self.total = 0.0
@@ -221,7 +221,7 @@ def test_what_is_refused_in_the_loop(tmp_path, name):
 
 
 def test_the_end_takes_numbers_only(tmp_path):
-    """A metric that is none is refused, and the run can be finished after all."""
+    """A metric that is not a number is refused, and the run can still be finished."""
     with opened(tmp_path) as run:
         batches, _ = begin(run)
         turns(run, batches)
@@ -246,7 +246,7 @@ def test_a_number_that_is_none_is_never_the_best(tmp_path):
 
 
 def test_anything_with_a_state_is_saved_and_restored(tmp_path):
-    """An object of the user's own comes back as it was left, by its name."""
+    """A user-defined object is restored as it was saved, by its name."""
     with pytest.raises(Interrupted), opened(tmp_path, stop_at=3) as run:
         mean = Mean()
         batches, _ = begin(run, mean=mean)

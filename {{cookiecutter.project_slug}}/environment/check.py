@@ -3,10 +3,10 @@
 python environment/check.py [--environment ENV] [--json]                  (`make lock-check`)
 python environment/check.py --installed ENV [--json]
 
-For each environment and platform: torch's version, build and index, the CUDA libraries, a sha256
-for every file, no foreign index, nothing newer than the cut-off, every direct dependency. With
-`--installed`: whether this interpreter's packages are those of the lock. Exit code 0: all holds;
-1: something does not; 2: there is no lock that could be read.
+Checks, for each accelerator and platform: torch's version, build and index, the CUDA libraries, a
+sha256 for every file, no foreign index, nothing newer than the cut-off, every direct dependency.
+With `--installed`: whether this interpreter's packages match the lock. Exit code 0: everything is
+fine; 1: there are problems; 2: there is no readable lock.
 """
 
 import argparse
@@ -27,10 +27,10 @@ FILES = {
     PYPI: ("files.pythonhosted.org",),
     "https://download.pytorch.org": ("download.pytorch.org", "download-r2.pytorch.org"),
 }
-"""The hosts that an index keeps its files on, where it is not the index's own."""
+"""The hosts that serve the files of an index, if not just the index itself."""
 ONLY_CUDA = re.compile(r"nvidia-.*|cuda-(bindings|toolkit|pathfinder)|pytorch-gpu")
 TOOLS = {"pip", "setuptools", "wheel", "uv"}
-"""What a fresh environment may hold without being asked."""
+"""Packages that a fresh environment may contain although the lock does not list them."""
 
 
 def main() -> int:
@@ -85,7 +85,7 @@ def _print(report: dict[str, list[str]]) -> None:
 
 
 def lock_problems(environment: str, platform: str) -> Iterator[str]:
-    """Everything that is wrong with the lock of `environment` on `platform`, a line each.
+    """All problems of the lock of `environment` on `platform`, one line each.
 
     Raises:
         LockError: there is no lock, or it cannot be read.
@@ -110,7 +110,7 @@ def _torch_problems(packages: dict[str, Package], wanted: dict, platform: str) -
     if torch is None:
         yield f"torch is not in it, and must be {version}"
         return
-    # conda names the build of torch by its package, not by a local version.
+    # conda states the build of torch by a package, not by a local version.
     same = version if torch.name == "torch" else version.split("+")[0]
     if torch.version != same:
         yield f"torch is {torch.version} and must be {same}"
@@ -123,7 +123,7 @@ def _torch_indexes(name: str, wanted: dict, platform: str) -> list[str]:
     if name == "pytorch":
         return [CONDA_FORGE]
     index = wanted.get("index", PYPI)
-    # On macOS there is one build, on PyPI and on the PyTorch index.
+    # On macOS there is a single build, on PyPI and on the PyTorch index alike.
     return [index, PYPI] if platform.startswith("macos") and index != PYPI else [index]
 
 
@@ -165,8 +165,8 @@ def _direct_problems(packages: dict[str, Package], platform: str) -> Iterator[st
 
 
 def _allows(specifier: str, version: str) -> bool:
-    """Whether a version specifier (PEP 440) takes a version; before there is an environment, only
-    exact ones are told, and the finished environment checks the rest."""
+    """Whether a version specifier (PEP 440) accepts a version. Outside the environment, only exact
+    specifiers can be checked; the rest is checked inside, once it is installed."""
     try:
         from packaging.specifiers import SpecifierSet
     except ImportError:
@@ -212,17 +212,17 @@ def _artefact_problems(package: Package) -> Iterator[str]:
 
 
 def _hosts(index: str) -> tuple[str | None, ...]:
-    if not index:  # conda's locks name none for packages of pip
+    if not index:  # conda's locks name no index for pip packages
         return tuple(host for hosts in FILES.values() for host in hosts)
     known = next((hosts for start, hosts in FILES.items() if index.startswith(start)), None)
     return known or (urlsplit(index).hostname,)
 
 
 def installed_problems(environment: str) -> Iterator[str]:
-    """How the packages of this interpreter differ from the lock, a line each.
+    """How the packages of this interpreter differ from the lock, one line each.
 
     Raises:
-        LockError: there is no lock, or it cannot be read, or not for this platform.
+        LockError: there is no lock, it cannot be read, or it is not for this platform.
     """
     if not here():
         raise LockError("this platform is not one that the project is locked for")
@@ -243,14 +243,14 @@ def installed_problems(environment: str) -> Iterator[str]:
 
 
 def _unmet(names: set[str]) -> Iterator[str]:
-    # The lock is installed without asking for dependencies: what it lacks shows only here.
+    # The lock is installed without resolving dependencies: missing ones only show here.
     from packaging.requirements import Requirement
 
     for name in sorted(names):
         try:
             needs = metadata.distribution(name).requires or []
         except metadata.PackageNotFoundError:
-            continue  # named already
+            continue  # reported already
         for need in map(Requirement, needs):
             if need.marker and not need.marker.evaluate({"extra": ""}):
                 continue

@@ -1,4 +1,4 @@
-"""Build the image, start and stop the services; what stops them is told in one line.
+"""Build the image, start and stop the services; failures are reported in one line.
 
 python environment/containers.py build|up|down cpu|cuda [options of docker build, or of compose]
                                                            (`make docker`, `make up`, `make down`)
@@ -21,20 +21,20 @@ from port import check_port
 from repository import git
 
 PORTS = {"mlflow": ("MLFLOW_PORT", "5000"), "jupyter": ("JUPYTER_PORT", "8888")}
-"""Of each service the variable of its port; the number is the default, and the port inside."""
+"""For each service the variable for its port, and the default, also used in the container."""
 FOLDERS = {"DATA_DIR": "./data", "OUTPUT_DIR": "./outputs"}
 ARGUMENTS = (
     *("BASE_IMAGE_CPU", "BASE_IMAGE_CUDA", "UV_IMAGE", "PYTHON_VERSION"),
     *("UV_PYTHON_INSTALL_MIRROR", "SOURCE_DATE_EPOCH", "CODE_COMMIT", "LOCK_SHA256", "BUILD_DATE"),
     *("PACKAGE_INDEX", "PYTORCH_INDEX_CPU", "PYTORCH_INDEX_CUDA"),
 )
-"""Build arguments that have the name of a variable; one that is empty is as if it were not set."""
+"""Build arguments taken from variables of the same name; empty ones count as unset."""
 NO_EMPTY = ARGUMENTS[:6]
-"""Those whose default compose would replace by nothing."""
+"""Build arguments whose Dockerfile default an empty value would override."""
 
 
 def main() -> int:
-    """Do what is asked and return the exit code."""
+    """Run the requested action and return the exit code."""
     action, accelerator, *options = sys.argv[1:]
     if accelerator not in settings()["environments"]:
         names = " and ".join(settings()["environments"])
@@ -46,7 +46,7 @@ def main() -> int:
         return 0
     check_compose(environ)
     compose = _compose(accelerator)
-    # Compose reads .env by rules of its own; what stands there is left to it.
+    # Compose reads .env by its own rules, so variables from there are left to it.
     left = _env_file(ROOT / ".env").keys() - os.environ.keys()
     theirs = {name: value for name, value in environ.items() if name not in left}
     _check_checkout(environ)
@@ -58,7 +58,7 @@ def main() -> int:
         _run([*compose, "up", "--build", "--detach", "--wait", *options], theirs, compose)
     except KeyboardInterrupt:
         raise SetupError("stopped; make down stops what was started", code=130) from None
-    # Without the last word MLflow's pages open on language models.
+    # Without the query, MLflow's pages open on language models.
     where = "#/experiments?workflowType=machine_learning"
     print(f"MLflow   http://127.0.0.1:{environ['MLFLOW_PORT']}/{where}")
     print(f"Jupyter  http://127.0.0.1:{environ['JUPYTER_PORT']}  (token: JUPYTER_TOKEN in .env)")
@@ -67,11 +67,11 @@ def main() -> int:
 
 
 def _environ(accelerator: str) -> dict[str, str]:
-    """The shell's variables, those of `.env`, and what only this machine and checkout know."""
+    """The variables of the shell and of `.env`, and facts about this machine and checkout."""
     given = {**_env_file(ROOT / ".env"), **os.environ}
-    # Not as root, not even for root: who builds as root trains as the first ordinary user.
+    # Never root: if root builds the image, it trains as the first ordinary user.
     user, group = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
-    # A repository that merely has this folder inside knows nothing of it.
+    # A repository that contains this folder without tracking it does not count.
     ours = _git("ls-files", "--error-unmatch", "pyproject.toml")
     commit = _git("rev-parse", "--verify", "--quiet", "HEAD") if ours else ""
     dirty = "-dirty" if commit and _git("status", "--porcelain", "--", ".") else ""
@@ -97,7 +97,7 @@ def _environ(accelerator: str) -> dict[str, str]:
 
 
 def _env_file(path: Path) -> dict[str, str]:
-    """`NAME=value` lines, with quotes and comments taken away, and never executed."""
+    """Parse `NAME=value` lines without executing them; quotes and comments are removed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def _env_file(path: Path) -> dict[str, str]:
 
 
 def _check_services(compose: list[str], environ: dict[str, str]) -> None:
-    """Everything that would stop the services later, and less clearly."""
+    """Check for everything that would stop the services later, with less clear messages."""
     if not (ROOT / ".env").is_file():
         raise SetupError(".env is missing: cp .env.example .env, then set JUPYTER_TOKEN")
     if not environ.get("JUPYTER_TOKEN"):
@@ -141,7 +141,7 @@ def _check_services(compose: list[str], environ: dict[str, str]) -> None:
 
 
 def _check_checkout(environ: dict[str, str]) -> None:
-    """One engine may serve several people: their services have one name, and would be replaced."""
+    """Refuse to replace another checkout's services of the same name on a shared engine."""
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     name = environ.get("COMPOSE_PROJECT_NAME") or re.search(r"^name: (\S+)", text, re.MULTILINE)[1]
     label = "com.docker.compose.project"
@@ -150,10 +150,10 @@ def _check_checkout(environ: dict[str, str]) -> None:
     done = subprocess.run(asked, env=environ, capture_output=True, text=True)
     for other in sorted({*done.stdout.split("\n")} - {""}):
         try:
-            if ROOT.samefile(other):  # as it was typed: it may lead here by a link
+            if ROOT.samefile(other):  # the path as typed: it may be a link to this folder
                 continue
             there = "make down there"
-        except OSError:  # moved, of another machine, or somebody's own
+        except OSError:  # moved, on another machine, or not accessible
             there = f"if that is gone, docker compose --project-name {name} down"
         raise SetupError(
             f"services named {name} belong to {other}; {there}, or set another "
@@ -170,13 +170,13 @@ def _build(accelerator: str, environ: dict[str, str]) -> list[str]:
     command += ["--build-arg", f"ACCELERATOR={accelerator}"]
     command += ["--build-arg", f"USER_ID={environ['HOST_UID']}"]
     command += ["--build-arg", f"GROUP_ID={environ['HOST_GID']}"]
-    # By name alone: docker takes the value from the environment, and a mirror's may be secret.
+    # By name only: docker takes the value from the variable, since a mirror's may be secret.
     named = [name for name in ARGUMENTS if environ.get(name)]
     return [*command, *(word for name in named for word in ("--build-arg", name))]
 
 
 def _compose(accelerator: str) -> list[str]:
-    # An override is this machine's own; compose reads it by itself only where no file is named.
+    # The override file belongs to this machine; compose reads it only if no file is named.
     files = {"compose.yaml": True, "compose.gpu.yaml": accelerator == "cuda"}
     files["compose.override.yaml"] = (ROOT / "compose.override.yaml").is_file()
     command = ["docker", "compose"]
@@ -185,7 +185,7 @@ def _compose(accelerator: str) -> list[str]:
 
 
 def _run(command: list[str], environ: dict[str, str], compose: list[str] | None = None) -> None:
-    """Print a command and run it; its output is shown as it comes, its failure in one line."""
+    """Print and run a command; show its output as it comes, and a failure in one line."""
     print(without_secrets(shlex.join(command)), flush=True)
     said = []
     with subprocess.Popen(
@@ -205,7 +205,7 @@ def _run(command: list[str], environ: dict[str, str], compose: list[str] | None 
 
 
 def _lock_sha256() -> str:
-    """The digest that a run's manifest calls `lock_sha256`."""
+    """The digest called `lock_sha256` in the manifest of a run."""
     files = sorted(path for pattern in settings()["locks"] for path in ROOT.glob(pattern))
     total = hashlib.sha256()
     for path in files:
@@ -214,7 +214,7 @@ def _lock_sha256() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says, or nothing where there is none."""
+    """The output of git, or nothing without git."""
     if not shutil.which("git"):
         return ""
     done = git(ROOT, "-c", "log.showSignature=false", *arguments)

@@ -1,4 +1,4 @@
-"""What can stop images and services, looked for before, or told by the engine's words after."""
+"""Checks before starting containers, and one-line explanations of the engine's errors."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from failure import SetupError, explain
 from locked import ROOT
 
 COMPOSE = (2, 20)
-"""The oldest that starts a service whose dependency is not asked for."""
+"""The oldest version that starts a service without its optional dependency being requested."""
 INSTALL = "https://docs.docker.com/engine/install/"
 REASONS = (
     (
@@ -43,7 +43,7 @@ REASONS = (
         "name others",
     ),
 )
-"""What engines say, and what it means."""
+"""Patterns of engine errors, and their explanations."""
 
 
 def check_engine(environ: Mapping[str, str]) -> None:
@@ -59,7 +59,7 @@ def check_engine(environ: Mapping[str, str]) -> None:
 
 
 def check_compose(environ: Mapping[str, str]) -> None:
-    """Raise a `SetupError` unless there is a compose plugin that is new enough."""
+    """Raise a `SetupError` unless there is a recent enough compose plugin."""
     command = ["docker", "compose", "version", "--short"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     found = re.search(r"(\d+)\.(\d+)", done.stdout)
@@ -71,10 +71,10 @@ def check_compose(environ: Mapping[str, str]) -> None:
 
 
 def check_folder(folder: Path, user: int, group: int) -> None:
-    """Make a folder that containers write to; the engine would make it as root.
+    """Create a folder that containers write to; the engine would create it as root.
 
     Raises:
-        SetupError: it cannot be made, or is not writable by the user in the container.
+        SetupError: it cannot be created, or the user in the container cannot write to it.
     """
     try:
         if not folder.is_dir():
@@ -85,7 +85,7 @@ def check_folder(folder: Path, user: int, group: int) -> None:
         raise SetupError(f"{folder} cannot be made: {error.strerror}") from None
     facts = folder.stat()
     shift = 6 if facts.st_uid == user else 3 if facts.st_gid == group else 0
-    if user and facts.st_mode >> shift & 0o3 != 0o3:  # to write into and to enter
+    if user and facts.st_mode >> shift & 0o3 != 0o3:  # permission to write and to enter
         raise SetupError(
             f"{folder} is not writable by user {user}, who trains in the container: "
             f"sudo chown -R {user}:{group} {shlex.quote(str(folder))}"
@@ -93,7 +93,7 @@ def check_folder(folder: Path, user: int, group: int) -> None:
 
 
 def why(said: str, compose: list[str], environ: Mapping[str, str]) -> str:
-    """One line for what the engine said; of a service that stopped, what it said itself."""
+    """Explain the engine's output in one line; for a stopped service, use the service's own log."""
     stopped = re.search(r"container \S*?-([a-z]+)-\d+ (?:exited|is unhealthy)", said)
     if stopped:
         command = [*compose, "logs", "--no-log-prefix", "--tail", "20", stopped[1]]
@@ -102,6 +102,6 @@ def why(said: str, compose: list[str], environ: Mapping[str, str]) -> str:
     for pattern, reason in REASONS:
         if re.search(pattern, said):
             return reason
-    # BuildKit puts the step and the time before each line, and ends in lines of its own.
+    # BuildKit prefixes each line with step and time, and appends lines of its own.
     lines = [re.sub(r"^#\d+ +[\d.]+ ", "", line) for line in said.splitlines()]
     return explain("\n".join(x for x in lines if not re.match(r"(#\d+ )?ERROR: |-+$|>>> ", x)))

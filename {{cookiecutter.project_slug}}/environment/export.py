@@ -2,8 +2,8 @@
 
 python environment/export.py cpu|cuda FOLDER [--notebook]                  (used by the Dockerfile)
 
-The image installs from these files alone, so that nothing but a change of the lock makes it
-install again. `--notebook`: what the notebook has beside the environment.
+The image installs from these files alone, so that only a change of the lock triggers a new
+installation. `--notebook`: the notebook's additional packages.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""How the commands here end when something is wrong: one line, and an exit code.
+"""How the commands in this folder fail: with one line and an exit code.
 
-The few reasons that users meet are known by the managers' words.
+The few causes that users run into are recognized by the managers' messages.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class SetupError(Exception):
-    """What went wrong and what to do, in one line; `code` is the exit code."""
+    """An error that says in one line what went wrong and what to do; `code` is the exit code."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ def without_secrets(text: str) -> str:
 
 
 def require(command: str, minimum: str, where: str, *, versions: bool = True) -> None:
-    """Raise a `SetupError` unless `command` is there in version `minimum` or newer."""
+    """Raise a `SetupError` unless `command` is installed in version `minimum` or newer."""
     if not shutil.which(command):
         raise SetupError(f"{command} not found: install it ({where})")
     if not versions:
@@ -61,7 +61,7 @@ def require(command: str, minimum: str, where: str, *, versions: bool = True) ->
 
 
 def run_quietly(command: list[object]) -> None:
-    """Run a command; its failure is a `SetupError` in one line."""
+    """Run a command; raise a one-line `SetupError` if it fails."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
         raise SetupError(explain(done.stderr), code=1)
@@ -114,8 +114,8 @@ _SUBJECTS = (
 
 
 def explain(log: str, where: str = "") -> str:
-    """One line for what a manager wrote to its error stream; `where` says where the rest is."""
-    log = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", log)  # codes for terminals
+    """Explain a manager's error output in one line; `where` says where to find the rest."""
+    log = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", log)  # terminal escape codes
     for pattern, reason in REASONS:
         if re.search(pattern, log):
             return f"{reason}{_subject(log)}{where}"

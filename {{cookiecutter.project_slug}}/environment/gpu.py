@@ -1,4 +1,4 @@
-"""What the driver says of the GPUs here, and whether this project's CUDA fits them."""
+"""The GPUs and driver of this machine, and whether they support this project's CUDA."""
 
 import re
 import shutil
@@ -12,13 +12,13 @@ QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=
 
 
 def warn_of_gpus(environment: str) -> None:
-    """Say on stderr what does not fit: before gigabytes are fetched for it."""
+    """Warn on stderr about incompatible GPUs, before gigabytes are downloaded."""
     for problem in gpu_problems(list(_gpus()), settings()["environments"][environment]):
         print(f"warning: {problem}", file=sys.stderr, flush=True)
 
 
 def gpu_report(environment: str) -> str:
-    """One phrase for the line that `make setup` ends with."""
+    """A phrase about the GPUs for the last line of `make setup`."""
     if "cuda" not in settings()["environments"][environment]:
         return "no GPU needed"
     gpus = list(_gpus())
@@ -26,7 +26,7 @@ def gpu_report(environment: str) -> str:
 
 
 def gpu_problems(gpus: list[tuple[str, str, str]], wanted: dict) -> Iterator[str]:
-    """Drivers that are too old, and GPUs that the wheels hold no code for."""
+    """Drivers that are too old, and GPUs for which the wheels contain no code."""
     if "cuda" not in wanted:
         return
     if not gpus:
@@ -50,10 +50,10 @@ def _gpus() -> Iterator[tuple[str, str, str]]:
     if not shutil.which(QUERY[0]):
         return
     done = subprocess.run(QUERY, capture_output=True, text=True)
-    # It has a sentence where it finds none.
+    # If it finds no GPU, it prints a sentence instead.
     yield from re.findall(r"^(.+), ([\d.]+), ([\d.]+)$", done.stdout, re.MULTILINE)
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version of digits and dots, as something that compares."""
+    """A dotted version number as a tuple that can be compared."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

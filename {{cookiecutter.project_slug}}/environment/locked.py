@@ -1,6 +1,6 @@
-"""What a lock says, in one form for all managers, and the markers that choose from it.
+"""The content of a lock, in the same form for all managers, and the markers that select from it.
 
-Standard library only: it runs before there is an environment.
+Standard library only: this runs before the environment exists.
 """
 
 import ast
@@ -23,50 +23,50 @@ PLATFORMS = {
     "linux-aarch64": {"sys_platform": "linux", "platform_machine": "aarch64"},
     "macos-arm64": {"sys_platform": "darwin", "platform_machine": "arm64"},
 }
-"""The platforms that this project is locked for; each environment names its own of them."""
+"""The platforms this project can be locked for; each accelerator supports some of them."""
 
 SUBDIRS = {"linux-x86_64": "linux-64", "linux-aarch64": "linux-aarch64", "macos-arm64": "osx-arm64"}
-"""The same by conda's names."""
+"""The same platforms by their conda names."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """One file that may be installed; what the lock does not say of it is empty."""
+    """One file that may be installed; whatever the lock does not state is empty."""
 
     file: str
     sha256: str = ""
     url: str = ""
     uploaded: str = ""
-    """When the index got it, ISO 8601 in UTC."""
+    """Upload time, ISO 8601 in UTC."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """One package at the version that an environment gets on one platform."""
+    """One package, at its version for one accelerator and platform."""
 
     name: str
     version: str
     index: str = ""
-    """Where it comes from; empty where the lock does not say."""
+    """Where it comes from; empty if the lock does not say."""
     artefacts: tuple[Artefact, ...] = ()
 
 
 class LockError(SetupError):
-    """The lock, or what `pyproject.toml` says of it, is missing or cannot be read."""
+    """The lock, or the part of `pyproject.toml` that describes it, is missing or unreadable."""
 
 
 @cache
 def project() -> dict[str, Any]:
-    """`pyproject.toml`.
+    """The content of `pyproject.toml`.
 
     Raises:
-        LockError: it is not TOML.
+        LockError: it is not valid TOML.
     """
     return read_toml(ROOT / "pyproject.toml")
 
 
 def settings() -> dict[str, Any]:
-    """`[tool.repro]`: what this project's environments must be."""
+    """The table `[tool.repro]`: requirements on this project's environments."""
     try:
         return project()["tool"]["repro"]
     except KeyError:
@@ -74,7 +74,7 @@ def settings() -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file, or a `LockError` in one line."""
+    """Read a TOML file, or raise a one-line `LockError`."""
     try:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -82,7 +82,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """A text file, or a `LockError` in one line."""
+    """Read a text file, or raise a one-line `LockError`."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -94,8 +94,8 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of conda or pixi, or a `LockError` in one line."""
-    import yaml  # part of the environment, which those managers make: this runs inside it
+    """Read a YAML file of conda or pixi, or raise a one-line `LockError`."""
+    import yaml  # comes with the environments of these managers, and this runs inside one
 
     try:
         return yaml.safe_load(read_text(path))
@@ -104,7 +104,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def here() -> str:
-    """The platform of this machine, by the names of `PLATFORMS`; empty where it is none of them."""
+    """The platform of this machine, as named in `PLATFORMS`; empty if it is not among them."""
     machine = os.uname()
     system = {"Linux": "linux", "Darwin": "macos"}.get(machine.sysname, machine.sysname)
     name = f"{system}-{machine.machine}"
@@ -112,12 +112,12 @@ def here() -> str:
 
 
 def normal(name: str) -> str:
-    """The name of a package as indexes spell it (PEP 503)."""
+    """The normalized name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def requirements(packages: Iterable[Package]) -> str:
-    """The packages as a requirements file in which every file is checked against its sha256."""
+    """The packages as a requirements file with a sha256 for every file."""
     lines = []
     for package in packages:
         hashes = sorted({f"--hash=sha256:{a.sha256}" for a in package.artefacts if a.sha256})
@@ -126,7 +126,7 @@ def requirements(packages: Iterable[Package]) -> str:
 
 
 def parse_requirements(text: str) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Name, version, marker and sha256 of each requirement in a file of exact ones."""
+    """Name, version, marker and sha256 of each requirement in a fully pinned file."""
     if len(re.findall("--index-url", text)) > 1:
         raise LockError("it names more than one --index-url")
     for line in text.replace("\\\n", " ").splitlines():
@@ -151,11 +151,11 @@ def parse_requirements(text: str) -> Iterator[tuple[str, str, str, list[str]]]:
 def applies(marker: str, platform: str, extras: Iterable[str] = ()) -> bool:
     """Whether a marker (PEP 508) holds on `platform`, for this project's Python.
 
-    A marker is a Python expression of names, texts, comparisons, `and` and `or`; it is read as
-    one and never executed. `packaging` does the same; it is not there before the environment is.
+    A marker is a Python expression of names, strings, comparisons, `and` and `or`; it is parsed as
+    one but never executed. `packaging` does the same, but is not available before set-up.
 
     Raises:
-        LockError: it is no marker.
+        LockError: it is not a valid marker.
     """
     if not marker:
         return True
@@ -165,7 +165,7 @@ def applies(marker: str, platform: str, extras: Iterable[str] = ()) -> bool:
         "os_name": "posix",
         "platform_system": "Linux" if platform.startswith("linux") else "Darwin",
         "python_version": python,
-        "python_full_version": f"{python}.99",  # some patch release of it
+        "python_full_version": f"{python}.99",  # stands for any patch release
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }

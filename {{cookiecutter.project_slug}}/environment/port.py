@@ -1,4 +1,4 @@
-"""Whether a port can be listened on.
+"""Check that a port is free.
 
 python environment/port.py VARIABLE PORT                    (`make mlflow`, before it starts)
 """
@@ -10,7 +10,7 @@ from failure import SetupError, one_line
 
 
 def check_port(variable: str, port: str, *, ours: bool = False) -> None:
-    """Raise a `SetupError` unless `port` is free on loopback, or `ours` already."""
+    """Raise a `SetupError` unless `port` is free on loopback, or already `ours`."""
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise SetupError(f"{variable} must be a port, 1 to 65535, got {port!r}")
     if ours:
@@ -21,7 +21,7 @@ def check_port(variable: str, port: str, *, ours: bool = False) -> None:
 
 
 def main() -> int:
-    """Say what is wrong with the port, if anything is."""
+    """Report what is wrong with the port, if anything."""
     check_port(*sys.argv[1:])
     return 0
 

@@ -1,4 +1,4 @@
-"""One line for a command that prints hundreds: its last word, and the seconds since its start."""
+"""One line for commands that print hundreds: the latest output, and the elapsed seconds."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @contextmanager
 def progress(log: Path) -> Iterator[None]:
-    """While the block runs, show in a terminal what is written to `log`; elsewhere nothing."""
+    """While the block runs, show the progress of `log` in a terminal; elsewhere, show nothing."""
     if not sys.stderr.isatty():
         yield
         return
@@ -42,7 +42,7 @@ def _show(log: Path, done: threading.Event) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something, without codes for terminals and passwords."""
+    """The last non-empty line of a log, without terminal codes and passwords."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         text = file.read().decode(errors="replace")

@@ -1,7 +1,7 @@
-"""git, asked about one repository whatever the caller's variables name.
+"""Run git in a given repository, whatever the caller's variables say.
 
-A hook of git runs its commands with the variables of the repository that it works in: index, work
-tree and configuration of a `make test` in a hook would be that repository's.
+A git hook sets variables that name its repository: `make test` in a hook would otherwise use that
+repository's index, work tree and configuration.
 """
 
 import os
@@ -13,13 +13,13 @@ from typing import Any
 from failure import SetupError
 
 TRANSPORT = re.compile("GIT_(SSH|ASKPASS|SSL|HTTP|PROXY|CONFIG|TERMINAL_PROMPT)")
-"""Variables that say how another repository is reached."""
+"""Variables that say how to reach remote repositories."""
 
 
 def git(
     folder: Path, *arguments: str | Path, transport: bool = False, **how: Any
 ) -> subprocess.CompletedProcess[Any]:
-    """Run git in `folder`; `how` is for `subprocess.run`.
+    """Run git in `folder`; `how` is passed to `subprocess.run`.
 
     Raises:
         SetupError: git is not installed, or refuses to read the repository.
@@ -29,7 +29,7 @@ def git(
         for name, value in os.environ.items()
         if not name.startswith("GIT_") or (transport and TRANSPORT.match(name))
     }
-    # No prompt for a password: there may be nobody to type it.
+    # Never prompt for a password: there may be nobody to type it.
     environ |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     how = {"encoding": "utf-8", "errors": "replace", "stdin": subprocess.DEVNULL, **how}
     if "input" in how:

@@ -2,10 +2,10 @@
 
 python environment/setup.py cpu|cuda [--wheelhouse DIR]                        (`make setup`)
 
-The environment is made in a folder of its own, `.envs/<environment>-<digest of what it is made
-of>`, checked against the lock, and only then named `.envs/<environment>` and `.venv`. Whatever goes
-wrong before that moment leaves the environment that was there before. What a kill left half-made
-has no mark and is made again. When nothing changed, there is nothing to do.
+The environment is created in its own folder, `.envs/<accelerator>-<digest of its inputs>`, checked
+against the lock, and only then linked as `.envs/<accelerator>` and `.venv`. Any failure before that
+leaves the previous environment in place. An environment left incomplete by a kill has no mark and
+is created again. If nothing changed, there is nothing to do.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from sources import Sources
 ENVS = ROOT / ".envs"
 MARK = ".complete"
 KEPT = 5
-"""Lines of a problem list that are printed."""
+"""Maximum number of problems that are printed."""
 _OTHER_PLATFORM = (
     "use ACCELERATOR=cpu",
     "name it in pyproject.toml (torch's marker, [tool.repro.environments.cpu]) and run make lock",
@@ -41,7 +41,7 @@ _OTHER_PLATFORM = (
 
 
 def main() -> int:
-    """Set up and return the exit code: 0, 1 for a failure, 2 for what the user has to mend."""
+    """Set up; return the exit code: 0, 1 for a failure, 2 for something the user has to fix."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("environment", nargs="?", default="")
     parser.add_argument("--wheelhouse", type=Path, help="install from this folder, network off")
@@ -57,7 +57,7 @@ def main() -> int:
 
 def _setup(environment: str, sources: Sources) -> int:
     if manager.NEEDS:
-        require(*manager.NEEDS, versions=False)  # asking some for their version takes a second
+        require(*manager.NEEDS, versions=False)  # some take a second to report their version
     if not manager.BRINGS_PYTHON:
         _check_python()
         _check_lock(environment)
@@ -83,7 +83,7 @@ def _setup(environment: str, sources: Sources) -> int:
 
 
 def _say_what_git_lacks() -> None:
-    """A run names the commit that it is of: without one, nobody can go back to it."""
+    """Point out a missing commit: runs record theirs, so that their code can be found again."""
     first = "git add --all && git commit --message 'First commit'"
     if not shutil.which("git"):
         print("note: git is not installed; runs will name no commit")
@@ -102,7 +102,7 @@ def _places(environment: str) -> list[Path]:
 
 
 def _check_python() -> None:
-    """The interpreter is of the project's release."""
+    """Check that the interpreter has the project's Python version."""
     exact = settings()["python"]
     wanted = exact.rpartition(".")[0]
     running = ".".join(map(str, sys.version_info[:3]))
@@ -131,7 +131,7 @@ def _check_lock(environment: str) -> None:
 
 
 def _is_whole(prefix: Path, environment: str) -> bool:
-    """Whether the environment was made to its end, of the same parts, and is as it was made."""
+    """Whether the environment is complete, has the same inputs, and is unmodified."""
     mark, path = (
         prefix / MARK,
         next(prefix.glob("lib/python3*/site-packages/this_project.pth"), None),
@@ -145,7 +145,7 @@ def _is_whole(prefix: Path, environment: str) -> bool:
 
 
 def _facts(prefix: Path) -> dict[str, str]:
-    """What torch said of itself when the environment was made; nothing if that is damaged."""
+    """Facts that torch reported when the environment was created; empty if damaged."""
     try:
         facts = json.loads((prefix / "torch.json").read_text(encoding="utf-8"))
         return {key: facts[key] for key in ("torch", "build")}
@@ -154,8 +154,8 @@ def _facts(prefix: Path) -> dict[str, str]:
 
 
 def _source_path() -> str:
-    """A line for `site`: the source of the checkout that the environment stands in, so that a copy
-    of the project runs its own; where the environment lies elsewhere (a scratch disk), this one."""
+    """A `.pth` line with the source of the checkout that contains the environment, so that copies
+    of the project run their own. If the environment is elsewhere (a scratch disk), this one."""
     package = project()["project"]["name"].replace("-", "_")
     above = f"[*p.parents, *p.resolve().parents, Path({str(ROOT)!a})]"
     found = f'[str(r / "src") for r in {above} if (r / "src" / {package!r}).is_dir()][:1]'
@@ -168,18 +168,18 @@ def _check(prefix: Path, environment: str) -> list[object]:
 
 
 def _make(prefix: Path, environment: str, sources: Sources) -> None:
-    """Fill `prefix`; on any failure nothing of it is left."""
+    """Create the environment in `prefix`; on any failure, remove it completely."""
     if manager.prefix(environment) is None:
-        shutil.rmtree(prefix, ignore_errors=True)  # half-made
+        shutil.rmtree(prefix, ignore_errors=True)  # incomplete
     run = partial(_run, _log(environment))
     _log(environment).unlink(missing_ok=True)
     python = prefix / "bin" / "python"
     try:
         manager.install(prefix, environment, sources, run)
-        # Instead of an editable install, whose build back end no lock of an environment names.
+        # In place of an editable install, whose build back end is not in any lock.
         site = Path(_output([python, "-c", "import sysconfig as s; print(s.get_path('purelib'))"]))
         (site / "this_project.pth").write_text(_source_path())
-        # Once more inside: it has YAML for conda's and pixi's locks, and `packaging` for ranges.
+        # Check again inside: it has YAML for conda's and pixi's locks, and `packaging` for ranges.
         run([python, ROOT / "environment" / "check.py", "--environment", environment])
         run(_check(prefix, environment))
         facts = _output([python, ROOT / "environment" / "torch_facts.py"])
@@ -195,10 +195,10 @@ def _make(prefix: Path, environment: str, sources: Sources) -> None:
 
 
 def _digest(environment: str) -> str:
-    """What the environment is made of: lock, dependencies, interpreter, and where it stands."""
+    """Digest of the environment's inputs: lock, dependencies, interpreter, and location."""
     file = project()
     named = [file["project"], file.get("dependency-groups"), settings()]
-    # An environment holds absolute paths: in a moved or copied project it is another one.
+    # Environments contain absolute paths, so a moved or copied project needs a new one.
     text = json.dumps(
         [environment, str(ROOT), sys.base_prefix, sys.version, *named], sort_keys=True
     )
@@ -209,15 +209,15 @@ def _digest(environment: str) -> str:
 
 
 def _log(environment: str) -> Path:
-    """What the last set-up of an environment printed; it is kept, however that ended."""
+    """Path of the log of the last set-up, which is kept whether or not that succeeded."""
     return ENVS / f"setup-{environment}.log"
 
 
 def _run(log: Path, command: list[object], variables: dict[str, str] | None = None) -> None:
-    """Print a command and run it; what it prints goes to `log`.
+    """Print and run a command, with its output appended to `log`.
 
-    In a terminal one line shows its last word and the seconds since its start. Of a failure the
-    reason comes back, as one line.
+    In a terminal, one line shows its latest output and the elapsed seconds. A failure raises a
+    one-line error with the reason.
     """
     words = [str(word) for word in command]
     shown = " ".join(os.path.relpath(w) if w.startswith(f"{ROOT}/") else w for w in words)
@@ -245,7 +245,7 @@ def _output(command: list[object]) -> str:
 
 
 def _point(link: Path, target: Path) -> None:
-    """Name `target` by a link, in one step; a folder of the user's own is put aside."""
+    """Create a link to `target` atomically; an existing folder of the user is moved aside."""
     if link.exists() and not link.is_symlink():
         aside = link.with_name(f"{link.name}-before")
         if aside.exists():

@@ -1,18 +1,18 @@
-# {{ cookiecutter.project_slug }}: what the shell that calls make has no say in. The Makefile includes it first.
+# {{ cookiecutter.project_slug }}: keeps the caller's shell out; the Makefile includes it first.
 
 # Commands run one after the other, in the order typed: `make -j train verify` is no exception.
 .NOTPARALLEL:
-# What is verified is what was just trained: after a failed training nothing is, even with -k.
+# Verify only what was just trained: nothing after a failed training, even with -k.
 ifeq ($(firstword $(filter train verify,$(MAKECMDGOALS))),train)
 verify: | train
 endif
 
-# Neither what is imported nor what is installed: other people's modules and settings of pip, uv,
-# poetry and pixi stay outside, and so does the repository that a git hook works in. Let through is
-# what says where files come from and how they are reached.
+# Keep out whatever affects imports or installation: foreign modules, settings of pip, uv, poetry
+# and pixi, and the repository of a git hook. Let through what says where files come from and how
+# they are reached.
 export PYTHONPATH := $(CURDIR)/src
 export PYTHONNOUSERSITE := 1
-# Not unset but set: a user's pip.conf could say the same.
+# Set rather than unset, since a user's pip.conf could set the same.
 export PIP_USER := 0
 export PIP_CONSTRAINT := /dev/null
 LET_THROUGH := PYTHONPATH PYTHONNOUSERSITE PIP_USER PIP_CONSTRAINT \
@@ -34,8 +34,8 @@ unexport $(filter-out $(LET_THROUGH), \
     $(filter PYTHON% PIP_% UV_% POETRY_% PIXI_% GIT_%,$(.VARIABLES)) \
     VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV __PYVENV_LAUNCHER__)
 
-# make takes `name=value` for a variable of its own, and says nothing where nobody reads it. Known
-# are those in capitals that a makefile or .env.example names, and what an outer make hands down.
+# make accepts any `name=value` as a variable, even if nothing reads it. Accept only names in
+# capitals that a makefile or .env.example mentions, and those passed down by an outer make.
 in_quotes = '$(subst ','\'',$1)'
 named := $(shell { sed 's/[#].*//' Makefile *.mk; sed -n 's/^[#]* *\([A-Z0-9_]*\)=.*/\1/p' .env.example; } \
     2>/dev/null | grep -owE '[A-Z][A-Z0-9_]+' | sort -u)

@@ -1,7 +1,7 @@
 """Where packages come from: the public indexes, mirrors of them, or a folder.
 
-PACKAGE_INDEX, PYTORCH_INDEX_CPU and PYTORCH_INDEX_CUDA name mirrors (a simple index each),
-CONDA_CHANNEL one of conda-forge. Wherever it comes from, each file must have the lock's sha256.
+PACKAGE_INDEX, PYTORCH_INDEX_CPU and PYTORCH_INDEX_CUDA name mirrors (each a simple index),
+CONDA_CHANNEL a mirror of conda-forge. Wherever a file comes from, it must match the lock's sha256.
 """
 
 import os
@@ -16,7 +16,7 @@ from lockfile import read_lock
 
 @dataclass(frozen=True)
 class Sources:
-    """Mirrors by what they mirror, and a folder of files in place of all of them."""
+    """Mirrors, by what they mirror, or a folder of files that replaces them all."""
 
     package_index: str = ""
     pytorch_index: str = ""
@@ -25,7 +25,7 @@ class Sources:
 
     @classmethod
     def from_environment(cls, wheelhouse: Path | None = None) -> Self:
-        """As the variables say; ACCELERATOR chooses among the PyTorch indexes."""
+        """Read the environment variables; ACCELERATOR selects the PyTorch index."""
         accelerator = os.environ.get("ACCELERATOR", "cpu").upper()
         if wheelhouse is not None and not wheelhouse.is_dir():
             raise SetupError(f"WHEELHOUSE={wheelhouse} is no folder; make wheelhouse fills one")
@@ -38,11 +38,11 @@ class Sources:
 
     @property
     def are_public(self) -> bool:
-        """Whether the manager may go where the lock says."""
+        """Whether the manager may download from the addresses in the lock."""
         return self == Sources()
 
     def pip_options(self, index: str) -> list[str]:
-        """Options, of pip and of `uv pip`, for what the lock has from `index`."""
+        """Options for pip and `uv pip` to install what the lock takes from `index`."""
         if self.wheelhouse:
             return ["--no-index", "--find-links", str(self.wheelhouse)]
         if index == PYPI:
@@ -51,13 +51,13 @@ class Sources:
 
 
 def pip_install(python: Path) -> list[str | Path]:
-    """pip's command for files with hashes."""
+    """The pip command that installs files with hashes."""
     command = [python, "-m", "pip", "install", "--disable-pip-version-check"]
     return [*command, "--require-hashes", "--no-deps", "--only-binary=:all:"]
 
 
 def write_requirements(environment: str, folder: Path) -> list[tuple[str, Path]]:
-    """The lock of `environment` here as requirements files with hashes, one for each index."""
+    """Write the lock of `environment` for this platform as hashed requirements, one per index."""
     by_index: dict[str, list[Package]] = {}
     for package in read_lock(environment, here()):
         by_index.setdefault(package.index, []).append(package)

@@ -1,6 +1,6 @@
 """What this project was generated from: its answers, and the template's repository.
 
-Standard library and git only; whatever renders is cruft, in an environment of its own.
+Standard library and git only; rendering is left to cruft, in a separate environment.
 """
 
 import json
@@ -25,14 +25,14 @@ HOSTS = {
     "gl": "https://gitlab.com/{}.git",
     "bb": "https://bitbucket.org/{}.git",
 }
-"""cookiecutter's abbreviations, which git does not know."""
+"""cookiecutter's abbreviations, which git does not understand."""
 RELEASE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 RELEASED = re.compile(r"^(\w+) Release (\d+\.\d+\.\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Link:
-    """`.cruft.json`: where the template is, the commit that this project is of, its answers."""
+    """`.cruft.json`: the template's address, the commit this project is based on, its answers."""
 
     template: str
     commit: str
@@ -40,7 +40,7 @@ class Link:
 
     @classmethod
     def read(cls) -> Self:
-        """Raise a `SetupError` where there is none, or one that cannot be read."""
+        """Read the link; raise a `SetupError` if it is missing or unreadable."""
         if not LINK.is_file():
             raise SetupError("this project is not linked to its template: make link TEMPLATE=…")
         link = read_json(LINK)
@@ -60,7 +60,7 @@ class Template:
 
     @classmethod
     def clone(cls, address: str, folder: Path) -> Self:
-        """Clone without a work tree."""
+        """Clone the repository without a work tree."""
         short, _, rest = address.partition(":")
         address = HOSTS[short].format(rest) if short in HOSTS else address
         command = ["clone", "--quiet", "--no-checkout", "--", address, folder]
@@ -70,30 +70,30 @@ class Template:
             raise SetupError(f"the template {address} cannot be cloned: {reason}", code=1)
         template = cls(folder)
         if not template.releases():
-            # A mirror may lack the tags; the commit of a release says so, too.
+            # A mirror may lack the tags, but releases can also be found by their commit message.
             for commit, version in RELEASED.findall(template._git("log", "--format=%H %s")):
                 template._git("update-ref", f"refs/releases/v{version}", commit)
         return template
 
     def commit(self, reference: str) -> str:
-        """The commit of a tag, a branch or a commit; a `SetupError` if it has none such."""
+        """Resolve a tag, branch or commit to a commit; raise a `SetupError` if there is none."""
         if found := self.named(reference) or self._commit(f"refs/releases/{reference}"):
             return found
         newest = self.releases()[-1:] or ["none"]
         raise SetupError(f"the template has no {reference}; its newest release is {newest[0]}")
 
     def named(self, reference: str) -> str:
-        """The same of what every clone knows by that name, or nothing."""
+        """The commit of a tag, a commit or a branch of the remote; empty if there is none."""
         return self._commit(reference) or self._commit(f"origin/{reference}")
 
     def releases(self) -> list[str]:
-        """Its releases, oldest first."""
+        """The template's releases, oldest first."""
         listed = ["for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags", "refs/releases"]
         names = {name for name in self._git(*listed).split() if RELEASE.fullmatch(name)}
         return sorted(names, key=order)
 
     def target(self, current: str) -> str:
-        """The newest release; `current` where that is in it already; without releases the head."""
+        """The newest release, or `current` if that contains it; the head if there is no release."""
         newest = self.releases()[-1:] or ["HEAD"]
         commit = self.commit(newest[0])
         return current if self._holds(current, commit) else newest[0]
@@ -116,17 +116,17 @@ class Template:
         text = self._git("show", f"{after}:CHANGELOG.md")
         low, high = order(self.version(before)), order(self.version(after))
         for section in re.split(r"(?m)^(?=## )", text)[1:]:
-            # A version that is not released yet comes to its section before the date does.
+            # The section of a version under development has no date yet.
             if low < order(section.split()[1]) <= (*high[:3], 1):
                 yield section.strip()
 
     def choices(self, commit: str) -> dict[str, list[str]]:
-        """The questions of a version that are menus."""
+        """The multiple-choice questions of a version."""
         questions = json.loads(self._git("show", f"{commit}:cookiecutter.json") or "{}")
         return {k: v for k, v in questions.items() if isinstance(v, list) and k[0] != "_"}
 
     def render(self, commit: str, answers: Mapping[str, str], folder: Path) -> Path:
-        """A fresh project of these answers; its `.cruft.json` is there too."""
+        """Render a fresh project with these answers, including its `.cruft.json`."""
         options = ["--checkout", commit, "--no-input", "--extra-context", json.dumps(answers)]
         options += ["--output-dir", str(folder)]
         folder.mkdir()
@@ -146,7 +146,7 @@ class Template:
 
 
 def order(version: str) -> tuple[int, ...]:
-    """A key to sort versions by; one in development comes before its release."""
+    """A sort key for versions; development versions come before their release."""
     match = RELEASE.match(version)
     if match is None:
         return (-1,)
@@ -154,12 +154,12 @@ def order(version: str) -> tuple[int, ...]:
 
 
 def run_cruft(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run cruft in this project, whatever the user's settings of cookiecutter are."""
+    """Run cruft in this project, ignoring the user's cookiecutter settings."""
     config = CRUFT.parents[1] / "cookiecutter.yaml"
     config.write_text(f"cookiecutters_dir: {config.parent}/c\nreplay_dir: {config.parent}/replay\n")
     environ = {**os.environ, "COOKIECUTTER_CONFIG": str(config), "PYTHONUTF8": "1"}
-    environ["TYPER_STANDARD_TRACEBACK"] = "1"  # one that a line can be read out of
-    # -P: no module of the working directory stands in for one of the template.
+    environ["TYPER_STANDARD_TRACEBACK"] = "1"  # from which one line can be extracted
+    # -P: no module in the working directory shadows one of the template.
     command = [str(CRUFT), "-P", "-m", "cruft", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -167,7 +167,7 @@ def run_cruft(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """What cruft, or a hook of the template, said last, in one line."""
+    """The last message of cruft, or of a hook of the template, in one line."""
     text = re.sub(r"(?m)^[\w.]+(?:Exception|Error): ", "", f"{done.stdout}\n{done.stderr}")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
@@ -175,7 +175,7 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON file of this project, or a `SetupError` in one line."""
+    """Read a JSON file of this project, or raise a one-line `SetupError`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -185,7 +185,7 @@ def read_json(path: Path) -> dict:
 
 
 def link(address: str, reference: str, scratch: Path) -> int:
-    """Write `.cruft.json` for a project that was made without cruft."""
+    """Write `.cruft.json` for a project that was created without cruft."""
     if LINK.exists():
         raise SetupError(f"this project is linked already, to {Link.read().template}")
     file = read_json(ANSWERS)

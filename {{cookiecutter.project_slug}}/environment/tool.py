@@ -1,4 +1,4 @@
-"""An environment of its own for a tool that must not be in the trainer's: MLflow's server, audits.
+"""A separate environment for a tool that must stay out of the trainer's: MLflow's server, audits.
 
 python environment/tool.py NAME          (from environment/NAME.txt into .envs/tool-NAME)
 """
@@ -14,7 +14,7 @@ from sources import Sources, pip_install
 
 
 def main() -> int:
-    """Make the environment unless it is there, of the same lock."""
+    """Create the environment unless it exists with the same lock."""
     name = sys.argv[1]
     lock = ROOT / "environment" / f"{name}.txt"
     prefix = ROOT / ".envs" / f"tool-{name}"
@@ -22,7 +22,7 @@ def main() -> int:
     if mark.is_file() and mark.read_text() == _digest(lock, prefix):
         return 0
     if prefix.is_symlink():
-        prefix.unlink()  # to somebody else's, which stays
+        prefix.unlink()  # only the link; its target is kept
     shutil.rmtree(prefix, ignore_errors=True)
     python = prefix / "bin" / "python"
     options = Sources.from_environment().pip_options(PYPI)
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _digest(lock: Path, prefix: Path) -> str:
-    # Its scripts hold absolute paths: where it was moved or copied it is another one.
+    # Its scripts contain absolute paths, so a moved or copied environment is not valid.
     parts = f"{sys.version}{prefix.resolve()}".encode()
     return hashlib.sha256(lock.read_bytes() + parts).hexdigest()
 

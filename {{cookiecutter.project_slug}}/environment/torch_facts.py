@@ -1,4 +1,4 @@
-"""What torch says of itself, as JSON: run once in a fresh environment, since it takes seconds."""
+"""Print facts about torch as JSON: run once per new environment, since it takes seconds."""
 
 import json
 

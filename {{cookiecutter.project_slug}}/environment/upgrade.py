@@ -5,10 +5,10 @@ python environment/upgrade.py --check                                   (`make u
 python environment/upgrade.py --abort                                   (`make upgrade-abort`)
 python environment/upgrade.py --link TEMPLATE [--to REF]                         (`make link`)
 
-cruft merges what changed between the two versions of the template into this tree, and reports
-success whatever comes of it; the rest is here: nothing starts on a tree with changes, every file
-is checked against what it should be, conflicts are named, and until the user commits, all of it can
-be taken back. `--set STACK` takes the answer `stack` from the variable STACK.
+cruft merges the changes between two versions of the template into this tree, and reports success
+whatever the outcome. This file does the rest: it refuses to start on a tree with changes, checks
+every file against what it should be, names conflicts, and until the user commits, everything can be
+undone. `--set STACK` takes the answer `stack` from the variable STACK.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from template import Link, Template, complaint, link, run_cruft
 
 
 def main() -> int:
-    """Do as asked and return the exit code: 0, 1 for something to mend, 2 for bad input."""
+    """Run the command; return the exit code: 0, 1 for something to fix, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--to", default="", help="a release, a branch or a commit of the template")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME", help="answers to change")
@@ -39,8 +39,8 @@ def main() -> int:
     parser.add_argument("--link", metavar="TEMPLATE", help="write .cruft.json")
     options = parser.parse_args()
     for name in [n for n in os.environ if n.startswith("GIT_") and not TRANSPORT.match(n)]:
-        del os.environ[name]  # another repository's, where a hook or a rebase runs this
-    # As Ctrl-C: what was begun is taken back.
+        del os.environ[name]  # in a hook or rebase, they name another repository
+    # Like Ctrl-C: what was started is undone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if git("rev-parse", "--show-toplevel", check=False) is None:
         raise SetupError("this project is not in git, which an upgrade is merged with: git init")
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def changed(names: list[str]) -> dict[str, str]:
-    """The answers that this upgrade is to change."""
+    """The answers to be changed by this upgrade."""
     answers = {name.lower(): os.environ.get(name, "") for name in names}
     if "project_slug" in answers:
         raise SetupError("project_slug names folders: rename them yourself, an upgrade does not")
@@ -73,7 +73,7 @@ def changed(names: list[str]) -> dict[str, str]:
 
 
 def check(scratch: Path, reference: str) -> int:
-    """Say whether there is an update: 1 if so."""
+    """Report whether there is an update; return 1 if so."""
     current = Link.read()
     template = Template.clone(current.template, scratch / "template")
     commit = template.commit(current.commit)
@@ -87,14 +87,14 @@ def check(scratch: Path, reference: str) -> int:
 
 
 def tool() -> None:
-    """Have cruft, of the versions that `environment/upgrade.txt` locks."""
+    """Make sure that cruft is installed, as locked in `environment/upgrade.txt`."""
     command = [sys.executable, str(ROOT / "environment" / "tool.py"), "upgrade"]
     if code := subprocess.run(command, cwd=ROOT).returncode:
         raise SystemExit(code)
 
 
 def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | None:
-    """Merge the newer version into a clean tree, wholly or not at all."""
+    """Merge the newer version into a clean tree, completely or not at all."""
     if not is_clean():
         raise SetupError("the tree has changes; commit or stash them first")
     current = Link.read()
@@ -122,7 +122,7 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
     refuse_unready(old, new)
     merge = Merge.begin(old, new, after)
     try:
-        # cruft makes a clone of its own, and notes the name that it was told.
+        # cruft makes its own clone, and records the address it was given.
         name = wanted if target != commit and template.named(wanted) else target
         options = ["--skip-apply-ask", "--checkout", name]
         if answers:
@@ -140,7 +140,7 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
 
 
 def finish(merge: Merge, *, with_check: bool) -> int:
-    """Hold the result against what it should be, and prove that the project works."""
+    """Check the result against what it should be, and prove that the project works."""
     ways = "mend that and run make upgrade again, or make upgrade-abort"
     if problems := list(merge.problems()):
         for problem in problems:

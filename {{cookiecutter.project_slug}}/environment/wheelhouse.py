@@ -2,7 +2,7 @@
 
 python environment/wheelhouse.py cpu|cuda DIR                              (`make wheelhouse`)
 
-For this machine's platform and Python. Each file must have the lock's sha256 on its way in,
+For this machine's platform and Python. Each file must match the lock's sha256 when downloaded,
 and again when `make setup WHEELHOUSE=DIR` installs it.
 """
 
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _by_pip(environment: str, folder: Path, packages: list[Package]) -> None:
-    # pip chooses among a package's wheels for this platform; it is the one tool that does.
+    # Only pip can choose among a package's wheels for this platform.
     with tempfile.TemporaryDirectory() as scratch:
         run_quietly([sys.executable, "-m", "venv", f"{scratch}/venv"])
         pip = [f"{scratch}/venv/bin/python", "-m", "pip", "download", "--no-deps"]

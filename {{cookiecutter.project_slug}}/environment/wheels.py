@@ -1,11 +1,11 @@
-"""What the name of a wheel says (PEP 427 and 425): of which package it is, and where it runs."""
+"""What a wheel's file name says (PEP 427 and 425): its package, and where it runs."""
 
 from locked import normal, project
 
 
 def fits(file: str, platform: str) -> bool:
-    """Whether a wheel is for this project's Python on `platform`; the age of the C library, which
-    the tags name too, is the manager's business."""
+    """Whether a wheel is for this project's Python on `platform`; the minimum version of the C
+    library, which is also part of the tags, is left to the manager."""
     *_, pythons, abis, systems = file.removesuffix(".whl").split("-")
     python = project()["project"]["requires-python"].removeprefix("==").removesuffix(".*")
     minor = int(python.split(".")[1])
@@ -32,6 +32,6 @@ def _is_of(system: str, platform: str) -> bool:
 
 
 def is_of(file: str, name: str, version: str) -> bool:
-    """Whether a wheel's name is that of this package and version."""
+    """Whether a wheel's file name matches this package and version."""
     of, its, *_ = file.split("-")
     return normal(of) == name and its.replace("_", "+") == version.replace("_", "+")

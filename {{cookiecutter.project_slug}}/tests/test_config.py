@@ -1,4 +1,4 @@
-"""The configurations of this project are what its classes and its editors take."""
+"""The configurations of this project are valid for its classes and its editor schema."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_is_taken(path):
-    """No key is unknown, no value out of its range."""
+    """No key is unknown, and no value is out of range."""
     load_config(path)
 
 

@@ -27,7 +27,7 @@ def digits(tmp_path_factory):
 
 
 def test_splits_share_no_image_and_hold_every_sample(digits):
-    """No image of training, not even a copy, is in validation or test."""
+    """No training image, not even a copy of one, is in validation or test."""
     contents = [
         {image.tobytes() for image in split.images}
         for split in (digits.train, digits.val, digits.test)
@@ -55,7 +55,7 @@ def test_one_changed_bit_changes_the_digest(digits, tmp_path):
 
 
 def test_the_layout_of_memory_changes_no_result(digits):
-    """Equal digests, equal bits: one channel may have any stride, and a convolution looks at it."""
+    """Equal digests, equal bits: a single channel may have any stride, and convolutions notice."""
     source = digits.train
     strided = source.images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
     odd = np.lib.stride_tricks.as_strided(strided, strided.shape, (64, 1, 8, 1))
@@ -80,7 +80,7 @@ def test_augmentation_depends_on_the_key_and_nothing_else(digits):
 
 
 def test_a_batch_is_its_samples_fetched_one_by_one(digits):
-    """What stands beside a sample in a batch, and its place there, do not matter."""
+    """Neither the other samples of a batch nor the position within it matter."""
     samples = TrainSet(digits.train, Data(max_shift=2), SampleStreams(0))
     keys = [(2, 7), (0, 3), (2, 6), (1, 3)]
     images, labels = samples.__getitems__(keys)
@@ -120,7 +120,7 @@ def archive(path, samples_a_file=2):
 
 
 def test_cifar10_is_read_plane_by_plane(tmp_path, monkeypatch):
-    """Labels, then red, green and blue planes, five training files and one of test."""
+    """Labels, then red, green and blue planes; five training files and one test file."""
     path = tmp_path / cifar.ARCHIVE
     expected = archive(path)
     monkeypatch.setattr(cifar, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
@@ -132,14 +132,14 @@ def test_cifar10_is_read_plane_by_plane(tmp_path, monkeypatch):
 
 
 def test_another_archive_is_refused_by_its_digest(tmp_path):
-    """An archive that is not CIFAR-10's is named with both digests, and is not read."""
+    """An archive other than CIFAR-10's is reported with both digests and not read."""
     archive(tmp_path / cifar.ARCHIVE)
     with pytest.raises(ValueError, match=f"expected {cifar.SHA256}; delete the file"):
         cifar.load_cifar10(tmp_path)
 
 
 def test_without_a_network_the_message_says_what_to_do(tmp_path, monkeypatch):
-    """No half file stays behind, and the way out is named."""
+    """No partial file is left behind, and the message names a way out."""
     monkeypatch.setenv("CIFAR10_URL", "http://127.0.0.1:9/none.tar.gz")
     with pytest.raises(ValueError, match=r"copy cifar-10-binary.tar.gz to .* by hand"):
         cifar.load_cifar10(tmp_path / "data")

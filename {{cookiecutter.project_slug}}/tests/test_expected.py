@@ -1,4 +1,4 @@
-"""The expected results are those of this code: equal bits on the same class of machine."""
+"""The expected results match this code: equal bits on the same class of machine."""
 
 import json
 from pathlib import Path
@@ -26,20 +26,20 @@ INERT = tuple(inert_keys(Config))
 
 
 def test_they_are_of_this_configuration_and_these_data(tmp_path):
-    """Another key or another bit of the data is named; `make expected` measures again."""
+    """A changed key or a changed bit of the data is named; `make expected` measures again."""
     config = load_config(ROOT / CONFIG)
     assert list(differing_keys(EXPECTED["config"], to_dict(config), INERT)) == []
     assert load_data(config.data, tmp_path).describe()["sha256"] == EXPECTED["data_sha256"]
 
 
 def test_the_defaults_are_those_of_the_last_measurement():
-    """A default that changes gives another meaning to every config that does not name its key."""
+    """Changing a default changes the meaning of every config that does not set its key."""
     defaults = to_dict(config_from_dict(Config, {"seed": 0}))
     assert list(differing_keys(EXPECTED["defaults"], defaults, INERT)) == []
 
 
 def test_the_readme_shows_them():
-    """The table between the markers is the file's, to the last digit."""
+    """The table between the markers matches the file, to the last digit."""
     assert readme_table((ROOT / "README.md").read_text(encoding="utf-8")) == table(EXPECTED)
 
 

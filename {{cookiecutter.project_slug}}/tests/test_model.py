@@ -26,12 +26,12 @@ NO_DETERMINISTIC_CUDA = (
     torch.nn.ReplicationPad3d,
     torch.nn.Upsample,
 )
-"""What `torch.use_deterministic_algorithms` documents as raising on CUDA, as modules."""
+"""Modules that `torch.use_deterministic_algorithms` documents as raising on CUDA."""
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
 def test_no_layer_lacks_a_deterministic_backward_pass_on_cuda(name):
-    """What trains on a CPU trains on a GPU too, instead of being refused at its first step."""
+    """A model that trains on a CPU also trains on a GPU, rather than failing at the first step."""
     model = build_model(Model(name=name, width=8), num_classes=10, mean=[0.0], std=[1.0])
     assert [m for m in model.modules() if isinstance(m, NO_DETERMINISTIC_CUDA)] == []
 

@@ -1,4 +1,4 @@
-"""Randomness is used well, not only repeatably: what must differ does, and nothing is used twice.
+"""Randomness is used well, not just repeatably: what must differ does, and no key is used twice.
 
 One run is watched from inside for each of two seeds, whatever the task.
 """
@@ -17,13 +17,13 @@ SEEDS = (0, 1)
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory):
-    """A run of each seed, watched."""
+    """One watched run per seed."""
     folder = tmp_path_factory.mktemp("watched")
     return [watch(train_model, load_config(SMOKE, seed=s), folder / str(s)) for s in SEEDS]
 
 
 def test_no_key_is_used_twice(observed):
-    """Within a run each generator has a key of its own; runs of two seeds share none."""
+    """Each generator of a run has its own key; runs of two seeds share none."""
     first, second = (seen.own_keys(seed) for seen, seed in zip(observed, SEEDS, strict=True))
     assert first
     assert len(set(first)) == len(first)
@@ -31,7 +31,7 @@ def test_no_key_is_used_twice(observed):
 
 
 def test_an_epoch_takes_no_sample_twice_and_the_next_has_another_order(observed):
-    """The order of an epoch says nothing of another's, and begins anywhere."""
+    """The order of one epoch says nothing about the next, and starts at any sample."""
     fetched = [key for batch in observed[0].keys for key in batch]
     assert len(set(fetched)) == len(fetched)
     first = [index for epoch, index in fetched if epoch == 0]
@@ -40,7 +40,7 @@ def test_an_epoch_takes_no_sample_twice_and_the_next_has_another_order(observed)
 
 
 def test_a_sample_depends_on_its_key_and_on_nothing_else(observed):
-    """Asked for again, in another order, it is the same; augmented, it differs by epoch."""
+    """Fetched again, in another order, it is the same; if augmented, it differs by epoch."""
     seen = observed[0]
     keys = [(epoch, index) for epoch in (0, 1) for index in range(20)]
     samples = {key: seen.sample(*key) for key in keys}

@@ -1,6 +1,6 @@
 """The proof for this project's task: what must not matter does not change a bit.
 
-The runs are made by `repro/testing/`; here stands what it must know: a configuration of seconds.
+`repro/testing/` makes the runs; all it needs from here is a configuration that takes seconds.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.yaml"
 
 @pytest.fixture(scope="module")
 def proof(tmp_path_factory):
-    """All runs start at once, two at a time; a test waits for the one that it is about."""
+    """All runs are queued at once, two at a time; each test waits for the run it needs."""
     with Proof(SMOKE, tmp_path_factory.mktemp("proof")) as proof:
         yield proof
 
@@ -26,7 +26,7 @@ def test_it_does_not_matter(proof, scenario):
 
 
 def test_the_seed_matters(proof):
-    """Seed 0 is a seed like any other: it differs from seed 1 from the first step on."""
+    """Seed 0 is a seed like any other: its run differs from seed 1 from the first step on."""
     assert proof.first_step("plain") != proof.first_step("seed 1")
 
 

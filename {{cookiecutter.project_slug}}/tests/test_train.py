@@ -1,4 +1,4 @@
-"""Evaluation looks and does not touch."""
+"""Evaluation has no side effects."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def model():
 
 
 def test_evaluation_is_repeatable_and_has_no_dropout(model, split):
-    """The same numbers each time, and those of the model without its dropout."""
+    """The same numbers each time, equal to those of the model without dropout."""
     first = evaluate(model, split, 16, CPU)
     assert evaluate(model, split, 16, CPU) == first
     for layer in model:
@@ -48,7 +48,7 @@ def test_evaluation_leaves_no_trace(model, split):
 
 
 def test_evaluation_counts_every_sample_once(model, split):
-    """The last, smaller batch has its share: as one batch, up to rounding."""
+    """The last, smaller batch is weighted correctly: equal to a single batch, up to rounding."""
     loss, accuracy = evaluate(model, split, 16, CPU)
     whole_loss, whole_accuracy = evaluate(model, split, 50, CPU)
     assert loss == pytest.approx(whole_loss)

@@ -2,7 +2,7 @@
 
 from .repro.moved import forward
 
-forward()  # modules that this project may still import by the names of version 0.2.0
+forward()  # lets this project import modules by their names in version 0.2.0
 _HOME = {"train_model": "train", "set_seed": "repro", "load_config": "config"}
 
 __all__ = ["load_config", "set_seed", "train_model"]

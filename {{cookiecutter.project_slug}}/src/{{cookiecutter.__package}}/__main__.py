@@ -1,4 +1,4 @@
-"""`python -m` this package: its commands are in `repro/cli.py`."""
+"""Entry point of `python -m <package>`; the commands are in `repro/cli.py`."""
 
 import sys
 from typing import Any
@@ -9,13 +9,13 @@ from .repro.entry import enter
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     enter()
-    # Not before: with other people's modules on the path, even these could be other ones.
+    # Only now: with foreign modules on the path, even these imports could be shadowed.
     from .repro.cli import run_command
 
     return run_command(_config_class, _train, arguments)
 
 
-# Not at the top: `--help` does without pydantic and torch.
+# Not at the top: `--help` needs neither pydantic nor torch.
 def _config_class() -> Any:
     from .config import Config
 

@@ -1,7 +1,7 @@
 """CIFAR-10 from its authors' archive: downloaded once, checked by sha256 at every load.
 
-Krizhevsky, "Learning multiple layers of features from tiny images", 2009. The binary edition is
-read, since it needs no pickle.
+Krizhevsky, "Learning multiple layers of features from tiny images", 2009. This reads the binary
+version, which needs no pickle.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def load_cifar10(data_dir: Path) -> tuple[Arrays, Arrays]:
     """50,000 training and 10,000 test samples: images uint8 [N, 3, 32, 32], labels int64 [N].
 
     Raises:
-        ValueError: no network and no archive, or an archive with another sha256.
+        ValueError: there is neither a network nor an archive, or the archive's sha256 is wrong.
     """
     archive = data_dir / ARCHIVE
     if not archive.exists():

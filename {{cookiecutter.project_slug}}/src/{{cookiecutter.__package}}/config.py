@@ -1,8 +1,8 @@
 """The configuration of this project: what each key means. Yours to change.
 
-`RunConfig` brings the keys that every run has: seed, experiment_name, paths, tracking, record and
-determinism. A key has a type, bounds, and a sentence below it; unknown keys are refused. `Inert`
-marks a key that cannot change a bit of the result.
+`RunConfig` provides the keys that every run has: seed, experiment_name, paths, tracking, record
+and determinism. Each key has a type, bounds, and a sentence below it; unknown keys are refused.
+`Inert` marks a key that cannot change a bit of the result.
 """
 
 from typing import Annotated, Literal

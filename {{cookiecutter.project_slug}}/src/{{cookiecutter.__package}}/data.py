@@ -13,15 +13,15 @@ from .cifar import ARCHIVE, SHA256, load_cifar10
 from .config import Data
 from .repro import SampleStreams
 
-NUM_DRAWS = 3  # uniform numbers that `augment` takes for each image
+NUM_DRAWS = 3  # uniform random numbers that `augment` uses per image
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 [N, C, H, W] and labels int64 [N], in one memory layout whatever they come in.
+    """Images uint8 [N, C, H, W] and labels int64 [N], always in the same memory layout.
 
-    A digest does not see the layout, and a convolution does: oneDNN takes images whose channel has
-    stride 1 for channels-last, and rounds otherwise.
+    A digest ignores the layout, but a convolution does not: oneDNN treats images whose channel
+    stride is 1 as channels-last, and rounds differently.
     """
 
     images: np.ndarray
@@ -38,7 +38,7 @@ class Split:
         return len(self.labels)
 
     def sha256(self) -> str:
-        """Digest of every image and label in their order: one changed bit shows."""
+        """Digest of every image and label, in order: a single changed bit shows."""
         digest = hashlib.sha256()
         for array in (self.images, self.labels):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -56,13 +56,13 @@ class ImageData:
     test: Split
     num_classes: int
     mean: tuple[float, ...]
-    """Per channel, of pixel values as they are stored."""
+    """Per channel, computed on pixel values as stored."""
     std: tuple[float, ...]
     files: dict[str, str]
     """sha256 of each file that the data came from."""
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says of the data; `sha256` covers every bit of every split."""
+        """What the manifest records about the data; `sha256` covers every bit of every split."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         digests = {name: split.sha256() for name, split in splits.items()}
         return {
@@ -78,7 +78,7 @@ def load_data(config: Data, data_dir: Path) -> ImageData:
     """Load the data set that `config.name` names; `data_dir` is where downloads are kept.
 
     Raises:
-        ValueError: the data cannot be had, or is not what its sha256 says.
+        ValueError: the data is not available, or does not match its sha256.
     """
     return {"digits": _digits, "cifar10": _cifar10}[config.name](config, data_dir)
 
@@ -99,7 +99,7 @@ class TrainSet(Dataset):
         return images[0], int(labels[0])
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        # What a `DataLoader` calls for a batch: half the time of fetching one by one and collating.
+        # `DataLoader` calls this for a batch: twice as fast as fetching one by one and collating.
         indices = [index for _, index in keys]
         draws = np.stack([self.streams(epoch, index).random(NUM_DRAWS) for epoch, index in keys])
         images = augment(self.split.images[indices], self.config, draws)
@@ -107,18 +107,18 @@ class TrainSet(Dataset):
 
 
 def augment(images: np.ndarray, config: Data, draws: np.ndarray) -> np.ndarray:
-    """Moved and perhaps mirrored copies of `images` uint8 [B, C, H, W]; what comes in is zero.
+    """Shifted, optionally mirrored copies of images uint8 [B, C, H, W]; uncovered pixels are zero.
 
-    `draws` float64 [B, NUM_DRAWS] are uniform in [0, 1): rows moved, columns moved, mirrored.
+    `draws` float64 [B, NUM_DRAWS] is uniform in [0, 1): row shift, column shift, mirroring.
     """
     num_images, channels, height, width = images.shape
     shift = config.max_shift
-    # Not `np.pad`, which costs ten times as much for small images.
+    # Not `np.pad`, which is ten times slower for small images.
     padded = np.zeros((num_images, channels, height + 2 * shift, width + 2 * shift), images.dtype)
     padded[:, :, shift : shift + height, shift : shift + width] = images
     corners = (draws[:, :2] * (2 * shift + 1)).astype(np.int64).tolist()
     mirrored = (draws[:, 2] < 0.5).tolist() if config.horizontal_flip else [False] * num_images
-    out = np.empty(images.shape, images.dtype)  # in the one layout, whatever `images` has
+    out = np.empty(images.shape, images.dtype)  # always the same layout, whatever that of `images`
     for target, source, (top, left), mirror in zip(out, padded, corners, mirrored, strict=True):
         moved = source[:, top : top + height, left : left + width]
         target[...] = moved[:, :, ::-1] if mirror else moved
@@ -130,8 +130,8 @@ def split_by_content(
 ) -> tuple[Split, Split, Split]:
     """Train, validation and test by a hash of each image's bytes.
 
-    A sample stays on its side when the data set grows or is reordered, equal images fall on the
-    same side, and the seed of a run has no part in it: runs of all seeds share one test.
+    A sample stays in its split when the data set grows or is reordered, and equal images share a
+    split. The seed of a run plays no part: runs of all seeds have the same test split.
     """
     draws = np.array([_unit_hash(image) for image in source.images])
     in_test = draws < test_fraction
@@ -145,7 +145,7 @@ def split_by_content(
 
 
 def _digits(config: Data, data_dir: Path) -> ImageData:
-    # Imported here: it costs a second, and CIFAR-10 does not need it.
+    # Imported here: it takes a second, and CIFAR-10 does not need it.
     from sklearn.datasets import data as folder
     from sklearn.datasets import load_digits
 
@@ -165,7 +165,7 @@ def _cifar10(config: Data, data_dir: Path) -> ImageData:
     train, val, _ = split_by_content(Split(images, labels), config.val_fraction, 0.0)
     # Per channel over the 50,000 training images, as widely used; here in units of 0 … 255.
     mean, std = (125.307, 122.950, 113.865), (62.993, 62.089, 66.705)
-    files = {ARCHIVE: SHA256}  # checked when it was loaded
+    files = {ARCHIVE: SHA256}  # checked at loading
     return ImageData("cifar10", train, val, Split(*test), 10, mean, std, files)
 
 

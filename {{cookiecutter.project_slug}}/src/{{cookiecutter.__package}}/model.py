@@ -1,4 +1,4 @@
-"""The models: images uint8 [B, C, H, W] in, logits float32 [B, num_classes] out. Yours."""
+"""The models: images uint8 [B, C, H, W] to logits float32 [B, num_classes]. Yours to change."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from .config import Model
 def build_model(
     config: Model, *, num_classes: int, mean: Sequence[float], std: Sequence[float]
 ) -> nn.Module:
-    """A model that takes pixels as they are stored; `mean` and `std` are per channel [C]."""
+    """Build a model that takes pixels as stored; `mean` and `std` are per channel [C]."""
     build = {"small_cnn": _small_cnn, "resnet18": _resnet18}[config.name]
     return nn.Sequential(Normalize(mean, std), *build(config, len(mean), num_classes))
 
 
 class Normalize(nn.Module):
-    """Stored pixels to zero mean and unit variance; the constants travel with the weights."""
+    """Scale stored pixels to zero mean and unit variance; the weights include the constants."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Normalize(nn.Module):
 class GridMean(nn.Module):
     """Means over a grid of `size` x `size` equal cells: [B, C, H, W] to [B, C, size, size].
 
-    What `AdaptiveAvgPool2d` computes; that one has no deterministic backward pass on CUDA.
+    The same as `AdaptiveAvgPool2d`, which has no deterministic backward pass on CUDA.
     """
 
     def __init__(self, size: int) -> None:
@@ -46,7 +46,7 @@ class GridMean(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
+    """Two 3 x 3 convolutions with a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

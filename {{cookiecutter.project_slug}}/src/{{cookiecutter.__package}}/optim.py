@@ -10,7 +10,7 @@ from .config import Training
 
 def build_optimizer(model: nn.Module, config: Training) -> torch.optim.Optimizer:
     """The optimizer of `config`, fused: 4 to 8 times faster on a CPU, and its square root is exact
-    on every CPU, where the ordinary one takes the chip's approximation."""
+    on every CPU, where the ordinary optimizer uses the chip's approximation."""
     parameters = model.parameters()
     lr, weight_decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
@@ -21,7 +21,7 @@ def build_optimizer(model: nn.Module, config: Training) -> torch.optim.Optimizer
 
 
 def learning_rate(step: int, steps_per_epoch: int, num_steps: int, config: Training) -> float:
-    """Linear warm-up, then cosine decay to zero: a function of the step, so nothing to resume.
+    """Linear warm-up, then cosine decay to zero; a function of the step, so it needs no state.
 
     Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
     """

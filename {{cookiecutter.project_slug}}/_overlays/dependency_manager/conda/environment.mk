@@ -1,7 +1,7 @@
-# conda: packages from conda-forge; conda-lock pins each with its hash, a file an accelerator.
+# conda: packages from conda-forge; conda-lock pins each with its hash, one file per accelerator.
 CONDA_LOCK ?= conda-lock
 export CONDA_LOCK
-# Any Python starts the set-up; the environment brings the project's own, and YAML to read the lock.
+# Any Python can start the set-up; the environment has the project's own, and YAML for the lock.
 PYTHON := $(or $(filter-out python{{ cookiecutter.python_version }},$(PYTHON)),python3)
 LOCK_PYTHON = $(PY)
 LOCK_CPU := --platform linux-64 --platform linux-aarch64 --platform osx-arm64

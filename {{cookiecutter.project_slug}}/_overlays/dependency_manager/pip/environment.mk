@@ -1,5 +1,5 @@
-# pip: two files an environment, torch by itself (it may come from an index of its own) and the
-# rest; every artefact with its hash. `make lock` resolves them again, with uv from .envs/tool-lock.
+# pip: two files per accelerator, torch by itself (it may come from a separate index) and the
+# rest; every file with its hash. `make lock` resolves them again, with uv from .envs/tool-lock.
 UV := .envs/tool-lock/bin/uv
 COMPILE = $(UV) pip compile --universal --generate-hashes --only-binary=:all: --no-header --quiet \
     --no-annotate --python-version {{ cookiecutter.python_version }}
@@ -15,7 +15,7 @@ lock: $(UV) ## re-resolve every environment; commit the updated lock
 	    {{ '--index-url $(or $(PYTORCH_INDEX_%s),%s) --emit-index-url ' % (name | upper, facts.index) if facts.index }}--output-file requirements/torch-{{ name }}.txt
 	rm requirements/torch-{{ name }}.in
 {% endfor %}
-	# macOS has one build, on PyPI too. In one go with the above, the +cpu build would do for it.
+	# macOS has one build, also on PyPI. Resolved together with the above, +cpu would satisfy it.
 	echo "torch=={{ stack(cookiecutter.stack).torch }} ; sys_platform == 'darwin'" | \
 	    $(COMPILE) - --no-deps >> requirements/torch-cpu.txt
 

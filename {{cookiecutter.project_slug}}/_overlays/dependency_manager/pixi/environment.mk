@@ -1,5 +1,5 @@
 # pixi: one lock for both environments and all platforms.
-# Any Python starts the set-up; the environment brings the project's own, and YAML to read the lock.
+# Any Python can start the set-up; the environment has the project's own, and YAML for the lock.
 PYTHON := $(or $(filter-out python{{ cookiecutter.python_version }},$(PYTHON)),python3)
 LOCK_PYTHON = $(PY)
 

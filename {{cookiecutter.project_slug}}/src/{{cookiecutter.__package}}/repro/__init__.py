@@ -1,6 +1,6 @@
-"""The machinery of a run that can be repeated bit for bit. The template's: upgrades replace it.
+"""The machinery of bit-for-bit repeatable runs. It belongs to the template: upgrades replace it.
 
-What is public stands below; everything else may change from one release to the next. Nothing in
+The names below are public; everything else may change from one release to the next. Nothing in
 this folder imports the project's own modules.
 """
 
@@ -20,7 +20,7 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
-    # Lazy, so that what needs no framework does not load it.
+    # Lazy, so that commands that need no framework do not load it.
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

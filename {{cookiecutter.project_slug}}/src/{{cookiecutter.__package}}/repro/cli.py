@@ -67,27 +67,27 @@ def _run(options: argparse.Namespace) -> int:
         _tell(error)
         return BAD_INPUT
     except OSError as error:
-        # A full disk or a missing permission: a failed training, a comparison that cannot be made.
+        # A full disk or a missing permission: the training or the comparison failed.
         where = f": {error.filename}" if error.filename else ""
         _tell(f"{error.strerror}{where}" if error.strerror else error)
         return FAILURE if options.run is _train else BAD_INPUT
     except Exception as error:
         if options.run is _train:
-            raise  # a bug in code that the user may be writing: the traceback is what they need
-        # A record can be damaged in more ways than are foreseen; 1 would mean that runs differ.
+            raise  # possibly a bug in the user's own code, so show the traceback
+        # A record can be damaged in unforeseen ways; exit code 1 would mean that runs differ.
         _tell(f"a record is damaged: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return BAD_INPUT
 
 
 def _flushed() -> int:
-    """Write out what was printed: its reader may be gone, or the disk that it goes to full."""
+    """Flush stdout: its reader may be gone, or the disk it is written to may be full."""
     code = 0
     for stream in (sys.stderr, sys.stdout):
         try:
             stream.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for the flush at the end
-            # `| head` has all that it wanted, and nobody reads what a closed terminal gets.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for the flush at exit
+            # No errors: `| head` has read enough (EPIPE), or the terminal was closed (EIO).
             if stream is sys.stdout and error.errno not in (errno.EPIPE, errno.EIO):
                 _tell(f"what was printed could not be written: {error.strerror}")
                 code = FAILURE
@@ -95,22 +95,22 @@ def _flushed() -> int:
 
 
 def _tell(error: object) -> None:
-    """One line, whatever somebody's file name or key holds: no line break, no terminal code, and
-    no password of an address."""
+    """Print one line, whatever a file name or key contains: line breaks, terminal codes and
+    passwords in addresses are removed."""
     plain = without_secrets(str(error))
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
     _say(f"error: {''.join(shown)}")
 
 
 def _say(text: object) -> None:
-    with suppress(OSError):  # of a terminal that was closed
+    with suppress(OSError):  # the terminal was closed
         print(text, file=sys.stderr)
 
 
 def _parse(
     arguments: list[str] | None, config_class: "Callable[[], type[RunConfig]]"
 ) -> argparse.Namespace:
-    # argparse takes overrides in one place only; they may stand before, between and after options.
+    # argparse accepts overrides in one place only; here they may precede and follow any option.
     parser = _parser(config_class)
     options, rest = parser.parse_known_args(arguments)
     if hasattr(options, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
@@ -144,9 +144,9 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
     train.add_argument(
         "--allow-changes", action="store_true", help="resume with other code, data or config"
     )
-    # For `verify --segments`, which executes a stretch of a run.
+    # For `verify --segments`, which executes a segment of a run.
     train.add_argument("--stop-at", type=_whole_number, help=argparse.SUPPRESS)
-    # For runs that are thrown away: whoever verifies or measures asked for no new run.
+    # For temporary runs: those who verify or measure did not ask for a new run.
     train.add_argument("--scratch", action="store_true", help=argparse.SUPPRESS)
     train.add_argument("overrides", nargs="*", metavar="section.key=value")
     train.set_defaults(run=_train)
@@ -169,7 +169,7 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
     track = commands.add_parser("track", help="upload a run, or its missing parts, to MLflow")
     track.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
     track.add_argument("--register", default="", metavar="NAME", help="register its model so")
-    # For the process that a training starts: until that one has ended.
+    # For the process that a training starts: upload until the training has ended.
     track.add_argument("--follow", type=_whole_number, metavar="PID", help=argparse.SUPPRESS)
     track.set_defaults(run=_track)
 
@@ -223,7 +223,7 @@ def _train(options: argparse.Namespace) -> int:
         except ValueError as error:
             if not (options.auto_resume and resume):
                 raise
-            # Other data, a damaged checkpoint, another process that was faster.
+            # Other data, a damaged checkpoint, or another process that was faster.
             _say(f"{resume} cannot be resumed: {without_secrets(str(error))}; a new run starts")
             result = train_model(config, **how)
     except (MemoryError, RuntimeError) as error:
@@ -254,7 +254,7 @@ def _train_config(options: argparse.Namespace) -> "RunConfig":
     if options.auto_resume and (options.resume or options.run_dir):
         raise ValueError("--auto-resume finds the run itself; leave out --resume and --run-dir")
     if options.resume is not None:
-        read_manifest(options.resume)  # a run directory, or an error that says it is none
+        read_manifest(options.resume)  # a run directory, or else an error
         if options.run_dir is not None:
             raise ValueError("--run-dir is for new runs; --resume continues in the run's directory")
         path = path or options.resume / CONFIG
@@ -325,9 +325,9 @@ def _expected(options: argparse.Namespace) -> int:
 
 
 def _note_run(run_dir: Path) -> None:
-    """Tell the commands that follow in one call of make which run this was, wherever it lies."""
+    """Tell the later commands of the same make call which run this was, wherever it is."""
     if file := os.environ.get("LAST_RUN_FILE"):
-        with suppress(OSError):  # a checkout that cannot be written to; the newest run will do
+        with suppress(OSError):  # a read-only checkout; the newest run is used instead
             Path(file).write_text(f"{run_dir.absolute()}\n", encoding="utf-8")
 
 
@@ -336,7 +336,7 @@ def _newest_run() -> Path:
 
 
 def _newest_runs(number: int) -> list[Path]:
-    """The runs written last, oldest first: in the output directory, and that of `make train`."""
+    """The most recent runs, oldest first: in the output directory, and that of `make train`."""
     output_dir = Path(os.environ.get("OUTPUT_DIR") or "outputs")
     manifests = list(output_dir.glob(f"*/{MANIFEST}"))
     with suppress(OSError, ValueError):

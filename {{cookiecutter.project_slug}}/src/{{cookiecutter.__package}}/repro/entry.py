@@ -1,7 +1,7 @@
-"""What comes before every command: streams to write to, the right source, nobody else's modules.
+"""What happens before every command: open streams, the right source, no foreign modules.
 
-Standard library only: until `enter` has returned, an import could take another package than the
-installed one.
+Standard library only: until `enter` has returned, an import could pick up something other than
+the installed package.
 """
 
 import os
@@ -18,13 +18,13 @@ BAD_INPUT = 2
 
 _RESTARTS = "REPRO_RESTARTS"
 MAX_RESTARTS = 3
-"""Two are needed at most: for what is imported, and for what the configuration chooses."""
+"""At most two are needed: one for the imports, and one for what the configuration chooses."""
 _AT_START = dict(os.environ)
-"""What this process was started with, before `.env` was read."""
+"""The environment variables this process was started with, before `.env` was read."""
 
 
 def enter() -> None:
-    """Start this program again where it could import something else, or end it with one line."""
+    """Restart this program if it could import foreign modules, or end it with a one-line error."""
     open_streams()
     if other := other_checkout(Path.cwd()):
         print(
@@ -35,7 +35,7 @@ def enter() -> None:
         sys.exit(BAD_INPUT)
     wanted = imports(os.environ)
     if not site.ENABLE_USER_SITE:
-        del wanted["PYTHONNOUSERSITE"]  # an environment of venv has none
+        del wanted["PYTHONNOUSERSITE"]  # virtual environments of `venv` have none
     try:
         restart_with(wanted)
     except ValueError as error:
@@ -44,9 +44,9 @@ def enter() -> None:
 
 
 def open_streams() -> None:
-    """Give a process whose standard streams are closed others, which lead nowhere.
+    """Replace closed standard streams by streams to the null device.
 
-    Otherwise the next file that is opened takes their numbers, and what libraries print ends in it.
+    Otherwise the next file opened gets their file descriptors, and libraries would print into it.
     """
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
@@ -58,10 +58,10 @@ def open_streams() -> None:
 
 
 def other_checkout(folder: Path) -> Path | None:
-    """The checkout of this project that `folder` is in, if it is not the one that runs.
+    """The checkout of this project that contains `folder`, if it is not the one being run.
 
-    A copied environment, one that is active in the shell, or an editable install of the same name
-    would run the code of one checkout on the files of another.
+    A copied virtual environment, one activated in the shell, or an editable install of the same
+    name would run the code of one checkout on the files of another.
     """
     inside = Path("src", PACKAGE.name)
     for root in (folder, *folder.parents):
@@ -71,17 +71,17 @@ def other_checkout(folder: Path) -> Path | None:
 
 
 def for_children() -> dict[str, str]:
-    """The environment in which `python -m` this package finds the source that runs now."""
+    """Environment variables for child processes that make them import the source running now."""
     return {**os.environ, "PYTHONPATH": str(SOURCE)}
 
 
 def restart_with(wanted: Mapping[str, str | None]) -> None:
-    """Start this program again with `wanted` in its environment, unless it is so already.
+    """Restart this program with the environment variables `wanted`, unless they are set already.
 
-    `None` stands for a variable that must not be set.
+    `None` means that a variable must be unset.
 
     Raises:
-        ValueError: whatever starts Python here sets one of them each time.
+        ValueError: a wrapper around Python sets one of them again at every start.
     """
     both = (_AT_START, os.environ)
     odd = [name for name, value in wanted.items() if any(e.get(name) != value for e in both)]
@@ -95,7 +95,7 @@ def restart_with(wanted: Mapping[str, str | None]) -> None:
     merged = {**os.environ, **wanted, _RESTARTS: f"{os.getpid()}:{number}"}
     environ = {name: value for name, value in merged.items() if value is not None}
     if os.name == "nt":
-        # On Windows execve returns to the shell before the new program ends.
+        # On Windows, execve returns to the shell before the new program ends.
         sys.exit(subprocess.run(command, env=environ).returncode)
     sys.stdout.flush()
     sys.stderr.flush()

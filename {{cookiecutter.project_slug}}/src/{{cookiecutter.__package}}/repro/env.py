@@ -1,4 +1,4 @@
-"""What a run takes from the environment: `.env`, `${NAME}`, variables set before the start."""
+"""Environment variables of a run: `.env`, `${NAME}`, and what must be set before the start."""
 
 import os
 import platform
@@ -12,22 +12,22 @@ from dotenv import dotenv_values
 from .redact import without_secrets
 from .shell import PORTABLE, imports, is_foreign
 
-if TYPE_CHECKING:  # `--help` does without pydantic
+if TYPE_CHECKING:  # `--help` needs no pydantic
     from .config.base import Paths, Tracking
     from .config.run_config import RunConfig
 
 MAX_HASH = 2**32 - 1
-"""Largest PYTHONHASHSEED that Python takes."""
+"""Largest PYTHONHASHSEED that Python accepts."""
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 _CPU_NUMBERS = ("cpu family", "model", "stepping")
 
 
 def load_env_file(path: str | Path = ".env") -> None:
-    """Read `.env` into the environment; what is set there already stays as it is.
+    """Load `.env` into the environment variables; those already set keep their values.
 
-    Threads, instruction sets and imports are not its business: variables that choose them are left
-    out.
+    Variables that choose threads, instruction sets or imports are skipped: `.env` has no say in
+    them.
     """
     try:
         values = dotenv_values(path)
@@ -43,8 +43,8 @@ def resolve(config: "RunConfig", environ: Mapping[str, str]) -> "tuple[Paths, Tr
     """The `paths` and `tracking` sections with every `${NAME}` replaced by its value.
 
     Raises:
-        ValueError: variables without a value or a default, all of them named at once; an address
-            with a password that a record would keep.
+        ValueError: variables have neither a value nor a default (all are named at once), or an
+            address contains a password that would end up in the record.
     """
     if without_secrets(config.tracking.mlflow_uri) != config.tracking.mlflow_uri:
         raise ValueError(
@@ -72,19 +72,19 @@ def resolve(config: "RunConfig", environ: Mapping[str, str]) -> "tuple[Paths, Tr
 
 
 def resolve_text(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with every `${NAME}` and `${NAME:-default}` replaced; what has no value is empty."""
+    """`text` with every `${NAME}` and `${NAME:-default}` replaced; empty if there is no value."""
     return _REFERENCE.sub(lambda found: environ.get(found["name"]) or found["default"] or "", text)
 
 
 def wanted_environment(config: "RunConfig", environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Variables that act only when they are set before the interpreter and its libraries start.
+    """Variables that only take effect if set before the interpreter and its libraries start.
 
-    `None` stands for a variable that must not be set. The hash seed and cuBLAS's workspace are
-    filled in where they are unset: a run must give the same bits under any of them. Threads,
+    `None` means that a variable must be unset. The hash seed and cuBLAS's workspace are filled in
+    only if unset: a run must give the same bits with any value of them. Threads,
     instruction sets and precision belong to the configuration, which wins (`shell.py`).
 
     Raises:
-        ValueError: a hash seed that Python refuses, or a profile that this CPU cannot run.
+        ValueError: Python would refuse the hash seed, or this CPU cannot run the profile.
     """
     threads = str(config.determinism.num_threads)
     hash_seed = environ.get("PYTHONHASHSEED", "0")
@@ -119,9 +119,9 @@ def check_portable() -> None:
 
 
 def read_cpu() -> tuple[str, set[str]]:
-    """Name of the processor and its instruction-set flags; no flags where Linux is not.
+    """Name of the processor, and its instruction-set flags: an empty set outside Linux.
 
-    A virtual machine may show one name for many models, so family, model and stepping follow it.
+    A virtual machine may report one name for many models, so family, model and stepping follow.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -1,13 +1,13 @@
-"""Where things stand: the project, the files of a run directory; and the one way to write a file.
+"""Where things are: the project and the files of a run directory; and how files are written.
 
-Standard library only: this is imported before it is known what else could be.
+Standard library only: this is imported before it is safe to import anything else.
 """
 
 import os
 from pathlib import Path
 
 PROJECT = __package__.partition(".")[0]
-"""Name of the package that this folder is in."""
+"""Name of the package that contains this folder."""
 PACKAGE = Path(__file__).resolve().parents[1]
 SOURCE = PACKAGE.parent
 
@@ -21,7 +21,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """The checkpoint of a step in a run's `checkpoints`."""
+    """Path of the checkpoint of `step` in the folder of a run's checkpoints."""
     return folder / f"step-{step:08d}.pt"
 
 
@@ -32,12 +32,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def checkpoint_step(path: Path) -> int:
-    """The step that a checkpoint is of."""
+    """The step at which a checkpoint was saved."""
     return int(path.stem.removeprefix("step-"))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: another name, flushed to the disk, then renamed."""
+    """Write a file atomically: under a temporary name, flushed to disk, then renamed."""
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
@@ -48,7 +48,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def find_project_root() -> Path:
-    """The checkout: the folder with `pyproject.toml` above this file, or else the working one."""
+    """The checkout: the folder with `pyproject.toml` above this file, else the working folder."""
     for folder in SOURCE.parents:
         if (folder / "pyproject.toml").is_file():
             return folder

@@ -1,7 +1,7 @@
-"""A checkout as git and the file system have it, whatever the caller's shell and git are set to.
+"""The state of a checkout in git and on disk, independent of the user's shell and git settings.
 
-git is asked for names and digests only, by plumbing that no configuration changes; content is read
-and hashed here. `git diff` would follow colours, filters and formats that a user has set.
+Only names and digests come from git, by plumbing commands that no configuration affects; content
+is read and hashed here. `git diff` would follow the user's colours, filters and formats.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ _ABSENT = (b"absent", b"")
 
 
 class GitError(ValueError):
-    """There is a repository, and git does not read it; the message is one line."""
+    """There is a repository, but git cannot read it; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """The commit of a work tree, and what differs from it by the bytes on disk."""
+    """The commit of a work tree, and how the bytes on disk differ from it."""
 
     commit: str | None
     """None before the first commit."""
     changes: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
-    """Kind and content digest of each file that differs, by its path below the folder asked for."""
+    """Kind and content digest of each file that differs, by its path below `root`."""
 
     @property
     def diff_sha256(self) -> str | None:
-        """Digest of all that differs; None where nothing does."""
+        """Digest of all differences; None if there are none."""
         if not self.changes:
             return None
         total = hashlib.sha256()
@@ -47,12 +47,12 @@ class Checkout:
 
 
 def git(root: Path, *arguments: str | Path) -> bytes:
-    """What git prints about the repository that `root` is in.
+    """The output of git, run in the repository that contains `root`.
 
     Raises:
         GitError: git refuses, or is not installed.
     """
-    # Where a hook runs this, the caller's variables name another repository, index and work tree.
+    # In a git hook, the caller's variables name another repository, index and work tree.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(root), "--no-optional-locks", "-c", "core.fsmonitor=false"]
     command += ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null"]
@@ -66,7 +66,7 @@ def git(root: Path, *arguments: str | Path) -> bytes:
             f"{root} is in a git repository, and git is not installed; install it, or name the "
             "commit in CODE_COMMIT"
         ) from None
-    if done.returncode not in (0, 1):  # 1: it found nothing
+    if done.returncode not in (0, 1):  # 1: nothing found
         reason = os.fsdecode(done.stderr).strip().splitlines() or ["it said nothing"]
         said = reason[0].removeprefix("fatal: ")
         hint = "; git config --global --add safe.directory names it as yours"
@@ -75,7 +75,7 @@ def git(root: Path, *arguments: str | Path) -> bytes:
 
 
 def find_repository(root: Path) -> Path | None:
-    """The folder with `.git` that `root` is in, if any; whether git reads it is another matter."""
+    """The folder with `.git` that contains `root`, if any, whether or not git can read it."""
     folders = (folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git"))
     return next(folders, None)
 
@@ -83,8 +83,8 @@ def find_repository(root: Path) -> Path | None:
 def read_checkout(root: Path, *, leave_out: Path | None = None) -> Checkout:
     """Compare the work tree below `root` with its commit, byte for byte.
 
-    Files that no commit has count, unless a `.gitignore` names them or they lie below `leave_out`;
-    so do submodules and repositories inside this one. What a user ignores for himself counts.
+    Untracked files count unless a `.gitignore` names them or they are below `leave_out`; so do
+    submodules and nested repositories. Ignore rules outside the work tree are disregarded.
 
     Raises:
         GitError: git refuses.
@@ -96,7 +96,7 @@ def read_checkout(root: Path, *, leave_out: Path | None = None) -> Checkout:
     others |= _names(root, "--others", "--exclude-per-directory=.gitignore")
     if leave_out is not None:
         others = {name for name in others if not _path(root, name).is_relative_to(leave_out)}
-    # Some file systems cannot say which files are executable: there, all are.
+    # On some file systems every file is executable.
     says_executable = not all(map(_is_executable, (_path(root, name) for name in committed)))
     changes = {}
     for name, (mode, digest) in committed.items():
@@ -155,21 +155,21 @@ def _is_as_committed(
     with path.open("rb") as file:
         if _object_id(file, digest) == digest:
             return True
-    # Git LFS and `.gitattributes` store another form than the one on disk; only git knows it.
+    # With Git LFS and `.gitattributes` the stored form differs from the file; only git knows it.
     return git(root, "hash-object", "--", path).strip() == digest
 
 
 def _object_id(file: BinaryIO, like: bytes) -> bytes:
-    """git's name of a file's content, by the hash that `like` is of (SHA-1 or SHA-256)."""
+    """git's object id of a file's content, with the same hash as `like` (SHA-1 or SHA-256)."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     algorithm = "sha1" if len(like) == 40 else "sha256"
     total = hashlib.new(algorithm, b"blob %d\0" % size, usedforsecurity=False)
-    return hashlib.file_digest(file, lambda: total).hexdigest().encode()  # in pieces
+    return hashlib.file_digest(file, lambda: total).hexdigest().encode()  # in chunks
 
 
 def _read(path: Path) -> tuple[bytes, bytes]:
-    """Kind and content of whatever is at `path`; a pipe or a device is never opened."""
+    """Kind and content of whatever is at `path`; pipes and devices are never opened."""
     if path.is_symlink():
         return b"link", os.fsencode(path.readlink())
     if not path.exists():
@@ -182,9 +182,9 @@ def _read(path: Path) -> tuple[bytes, bytes]:
 
 
 def _nested(path: Path, expected: bytes = b"") -> tuple[bytes, bytes] | None:
-    """What differs in a repository inside the checkout; None where it is at the commit expected."""
+    """What differs in a nested repository; None if it is clean and at the expected commit."""
     if not os.path.lexists(path / ".git"):
-        return _ABSENT  # a submodule that was never fetched
+        return _ABSENT  # a submodule never fetched
     nested = read_checkout(path)
     if nested.commit == expected.decode() and not nested.changes:
         return None

@@ -1,6 +1,6 @@
-"""Imports of modules by the names that they had before version 0.3.0 of the template.
+"""Imports of modules by the names they had before version 0.3.0 of the template.
 
-Each still works, with a warning that names the new place; version 0.4.0 removes them.
+They still work, with a warning that names the new location; version 0.4.0 removes them.
 """
 
 import sys
@@ -42,11 +42,11 @@ MOVED = {
     "tracking": ("tracking.tracker",),
     "verify": ("proof.verify",),
 }
-"""What was a module of the package, and where its parts are in `repro`."""
+"""Former modules of the package, and where their parts are now in `repro`."""
 
 
 class _Forward(ModuleType):
-    """A module that has moved: its names are looked up where they are now."""
+    """A moved module, which looks up its names in their new location."""
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__"):
@@ -73,6 +73,6 @@ class _Finder(MetaPathFinder, Loader):
 
 
 def forward() -> None:
-    """Let imports by the old names work; what stands in the package itself comes first."""
+    """Make imports by the old names work; modules that exist in the package take precedence."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

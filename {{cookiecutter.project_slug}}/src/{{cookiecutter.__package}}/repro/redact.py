@@ -1,4 +1,4 @@
-"""Addresses without the user, password or token that they may hold, for whatever is shown."""
+"""Remove users, passwords and tokens from addresses before anything is shown."""
 
 import re
 

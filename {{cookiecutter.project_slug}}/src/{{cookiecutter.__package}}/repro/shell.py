@@ -1,7 +1,7 @@
-"""The caller's shell is no part of a run: which of its variables go, and which are recorded.
+"""Which of the caller's shell variables are removed, and which are recorded.
 
-Whole families are named, not single variables: a library reads more of them than it documents, and
-a new release adds some.
+Whole families are listed, not single variables: libraries read more of them than they document,
+and new releases add some.
 """
 
 import os
@@ -15,16 +15,16 @@ from .files import SOURCE
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    # MKL chooses its code by the CPU's maker as well; only this value is the same on all of them.
+    # MKL also chooses its code by CPU vendor; only this value is the same on all of them.
     "MKL_CBWR": "COMPATIBLE",
 }
-"""What makes torch, oneDNN and MKL take the same instructions on every CPU that has AVX2."""
+"""Makes torch, oneDNN and MKL use the same instructions on every CPU that has AVX2."""
 
 CHOSEN = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_DYNAMIC", "MKL_DYNAMIC"),
     *("CUBLAS_WORKSPACE_CONFIG", *PORTABLE),
 )
-"""Variables of the families below that the configuration chooses (`env.py`)."""
+"""Variables of the families below that the configuration sets (`env.py`)."""
 
 _FAMILIES = re.compile(
     # Threads, instruction sets, kernels and precision of what computes on a CPU …
@@ -33,7 +33,7 @@ _FAMILIES = re.compile(
     # … and on a GPU; compilers of kernels; torch itself.
     "|(CUBLAS|CUBLASLT|CUDA|CUDNN|CUFFT|PYTORCH|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_"
     "|NVIDIA_TF32_OVERRIDE$|DISABLE_ADDMM_CUDA_LT$"
-    # Not bits, but how curves and progress look: other people's settings for other programs.
+    # Not the bits but the look of curves and progress: settings meant for other programs.
     "|MPLBACKEND$|MATPLOTLIBRC$|TQDM_"
 )
 _KEPT = re.compile(
@@ -41,8 +41,8 @@ _KEPT = re.compile(
     "CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|HOME|PATH|CACHE_.*|MPS_.*|LAUNCH_BLOCKING|MODULE_LOADING)$"
     "|TORCH_(HOME|EXTENSIONS_DIR|LOGS|LOGS_.*|SHOW_CPP_STACKTRACES|CPP_LOG_LEVEL|NCCL_.*)$"
     "|TORCH_DISTRIBUTED_.*|TRITON_(CACHE_DIR|HOME)$|PYTORCH_KERNEL_CACHE_PATH$"
-    "|TORCHINDUCTOR_CACHE_DIR$"  # torch sets it itself, by the user's name
-    # Where memory comes from; the tests run with other allocators and memory that is not zero.
+    "|TORCHINDUCTOR_CACHE_DIR$"  # set by torch itself, from the user's name
+    # Where memory comes from; the tests run with other allocators and non-zero memory.
     "|PYTORCH_(CUDA_)?ALLOC_CONF$"
 )
 _RECORDED = re.compile(
@@ -54,21 +54,21 @@ _IMPORTS = (
     *("PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONUSERBASE", "PYTHONCASEOK", "PYTHONOPTIMIZE"),
     *("PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONSAFEPATH"),
 )
-"""Variables that change what Python imports or drops, or keep it from ending."""
+"""Variables that change what Python imports or omits, or keep it from exiting."""
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a variable would choose threads, kernels or precision behind the configuration."""
+    """Whether a variable would override the configured threads, kernels or precision."""
     return bool(_FAMILIES.match(name)) and not _KEPT.match(name)
 
 
 def imports(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Variables under which nothing is imported but what is installed, and this source.
+    """Variables that limit imports to the installed packages and this source.
 
-    `None` stands for a variable that must not be set.
+    `None` means that a variable must be unset.
     """
     given = [part for part in environ.get(_SEARCHED, "").split(os.pathsep) if part]
-    # In an image this is how the source is found, and `train.py` hands its own on to its children.
+    # An image finds the source this way, and `train.py` passes its own to child processes.
     ours = any(Path(part).resolve() == SOURCE for part in given)
     return {
         **dict.fromkeys(_IMPORTS),
@@ -78,11 +78,11 @@ def imports(environ: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def recorded(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a record names because it is set: allocators, preloaded libraries, what slipped in."""
+    """Variables the record must name if set: allocators, preloaded libraries, leftovers."""
     names = (n for n in environ if _RECORDED.match(n) or (is_foreign(n) and n not in CHOSEN))
     return {name: environ[name] for name in sorted(names)}
 
 
 def flags() -> str | None:
-    """Options of the interpreter that change what a program does: `-O` drops assertions."""
+    """Interpreter options that change what a program does: `-O` drops assertions."""
     return f"-{'O' * sys.flags.optimize}" if sys.flags.optimize else None

@@ -12,10 +12,10 @@ from typing import Self
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 STOP_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""What schedulers and terminals send before they kill: Slurm by default TERM, by `--signal` any;
-LSF and PBS USR2 and USR1; a limit of CPU time XCPU; a terminal that is closed HUP."""
+"""What schedulers and terminals send before they kill: TERM by Slurm (any signal by `--signal`),
+USR2 and USR1 by LSF and PBS, XCPU by a CPU time limit, HUP by a closed terminal."""
 _REPEATED = getattr(signal, "SIGXCPU", None)
-"""The kernel sends it again every second until the hard limit kills."""
+"""The kernel repeats it every second until the hard limit kills the process."""
 
 
 FAILURE = 1
@@ -27,9 +27,9 @@ def exit_code(number: int) -> int:
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run can be resumed)
-    """A run stopped after a whole step, with a checkpoint of it; `exit_code` says by what.
+    """The run stopped after a complete step and saved a checkpoint; `exit_code` tells the cause.
 
-    `reason` is what failed, where it was no signal.
+    `reason` says what failed, if it was not a signal.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run can be resum
 
 
 class CtrlC:
-    """Notes whether Ctrl-C came while its block ran, whatever became of it: in the middle of an
-    import, libraries make other errors of a `KeyboardInterrupt`, or swallow it.
+    """Remembers that Ctrl-C was pressed during its block: in the middle of an import, libraries may
+    swallow a `KeyboardInterrupt` or turn it into another error.
 
-    Python itself swallows what is raised in a destructor or a callback of a weak reference, and
-    prints its traceback; not of this one, which `heed` raises again.
+    Python itself swallows exceptions raised in destructors and weak reference callbacks, and prints
+    their traceback. Not for this one, which `heed` raises again.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class CtrlC:
     def __enter__(self) -> Self:
         self.came = False
         self._unraisable, sys.unraisablehook = sys.unraisablehook, self._tell_others
-        # Not where it is ignored, or where somebody else's handler is.
+        # Not if it is ignored or has another handler.
         default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if default and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._note)
@@ -83,27 +83,27 @@ class CtrlC:
 
 
 CTRL_C = CtrlC()
-"""Of this process; around a whole command."""
+"""The one instance of this process, wrapped around a whole command."""
 
 
 class StopRequest:
-    """Notes the first of `STOP_SIGNALS` while its block runs; the same one again ends the process
-    at once. One that is ignored already stays so (`nohup`)."""
+    """Records the first of `STOP_SIGNALS` during its block; the same signal again ends the process
+    at once. Signals that were ignored before stay ignored (`nohup`)."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self.failure = ""
-        """Why no batch came, if none did (`backend/patience.py`)."""
+        """Why no batch arrived, if that is what ended the run (`backend/patience.py`)."""
         self._previous: dict[int, object] = {}
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self.signal_number is not None
 
     def __enter__(self) -> Self:
         self.signal_number = signal.SIGINT if CTRL_C.came else None
-        # Python delivers signals to the main thread only; in another the caller decides.
+        # Python delivers signals to the main thread only; in other threads it is up to the caller.
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 asked = number in (signal.SIGTERM, signal.SIGINT)
@@ -113,7 +113,7 @@ class StopRequest:
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
-            if not (number == _REPEATED == self.signal_number):  # it comes again while this ends
+            if not (number == _REPEATED == self.signal_number):  # repeated while the run ends
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -123,15 +123,15 @@ class StopRequest:
 
 
 def ignore_stop_signals() -> None:
-    """For loader processes: the whole group gets the signal, the trainer decides what follows."""
+    """For loader processes: the whole process group gets the signal, the trainer handles it."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def ending_by_signals() -> Iterator[None]:
-    """For commands that have nothing to save: the signals of `STOP_SIGNALS` end the block as an
-    exception does, so that child processes and temporary folders go too."""
+    """For commands with nothing to save: `STOP_SIGNALS` end the block by an exception, so that
+    child processes and temporary folders are cleaned up too."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(exit_code(number))

@@ -1,15 +1,15 @@
-"""conda-lock's files: one an environment, with an entry for each package and platform."""
+"""conda-lock's files: one per accelerator, with an entry for each package and platform."""
 
 from typing import Any
 
 from locked import ROOT, SUBDIRS, Artefact, LockError, Package, normal, read_yaml
 
 PYTHON_ONLY = False
-"""Whether every entry is a Python package, by the name that it has when installed."""
+"""Whether every entry is a Python package, under the name it has when installed."""
 
 
 def read_lock(environment: str, platform: str) -> list[Package]:
-    """The packages of `environment` on `platform`.
+    """Read the packages of `environment` on `platform`.
 
     Raises:
         LockError: the file is missing or damaged.

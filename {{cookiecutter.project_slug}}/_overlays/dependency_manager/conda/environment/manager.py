@@ -1,4 +1,4 @@
-"""How conda makes an environment: conda-lock's file, each package with its sha256."""
+"""How conda creates an environment: from conda-lock's file, each package with its sha256."""
 
 import os
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from sources import Sources
 BRINGS_PYTHON = True
 CONDA_LOCK = os.environ.get("CONDA_LOCK", "conda-lock")
 NEEDS = (CONDA_LOCK, "3.0", "pipx install conda-lock")
-"""The command, its oldest version that will do, and where to get it."""
+"""The command, its minimum version, and where to get it."""
 CHANNEL = "https://conda.anaconda.org/conda-forge"
 
 
 def prefix(environment: str) -> None:
-    """Where the manager insists on making the environment: nowhere."""
+    """The folder that the manager insists on: none, any will do."""
 
 
 def install(prefix: Path, environment: str, sources: Sources, run: Callable[..., None]) -> None:
-    """Make the environment in `prefix`."""
+    """Create the environment in `prefix`."""
     lock = ROOT / f"{environment}.conda-lock.yml"
     if not sources.are_public:
-        # The addresses change and the sha256 stay: what a mirror gives is checked against them.
+        # Only the addresses change: files from a mirror are still checked by sha256.
         folder = sources.wheelhouse.as_uri() if sources.wheelhouse else ""
         text = read_text(lock).replace(CHANNEL, folder or sources.conda_channel or CHANNEL)
         lock = ROOT / ".envs" / f"mirrored.{lock.name}"

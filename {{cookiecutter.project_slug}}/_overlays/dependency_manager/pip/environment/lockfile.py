@@ -1,22 +1,22 @@
-"""pip's lock: two requirements files an environment, torch by itself and the rest; and a third,
-the notebook's, for any of them."""
+"""pip's lock: two requirements files per accelerator, one for torch and one for the rest; and a
+third for the notebook's tools, whatever the accelerator."""
 
 import re
 
 from locked import PYPI, ROOT, Artefact, Package, applies, parse_requirements, read_text
 
 PYTHON_ONLY = True
-"""Whether every entry is a Python package, by the name that it has when installed."""
+"""Whether every entry is a Python package, under the name it has when installed."""
 
 
 def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",)) -> list[Package]:
-    """The packages of `environment` on `platform`, with those of the dependency groups.
+    """Read the packages of `environment` on `platform`, including the dependency groups.
 
     Raises:
         LockError: a file is missing or damaged.
     """
     found = []
-    more = [f"{group}.txt" for group in groups if group != "dev"]  # dev is in the environment's
+    more = [f"{group}.txt" for group in groups if group != "dev"]  # dev is part of the environment
     for name in (f"torch-{environment}.txt", f"{environment}.txt", *more):
         text = read_text(ROOT / "requirements" / name)
         option = re.search(r"^--index-url[ =](\S+)$", text, re.MULTILINE)
@@ -29,7 +29,7 @@ def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",
 
 
 def known_names() -> set[str]:
-    """Names of all packages that the project locks, the notebook's tools too."""
+    """Names of all packages that the project locks, including the notebook's tools."""
     files = sorted((ROOT / "requirements").glob("*.txt"))
     texts = [read_text(path) for path in files if path.name != "mlflow.txt"]
     return {name for text in texts for name, *_ in parse_requirements(text)}

@@ -1,4 +1,4 @@
-"""How pip makes an environment: files with hashes, torch first, from the index of its build."""
+"""How pip creates an environment: from files with hashes, torch first, from its build's index."""
 
 import sys
 from collections.abc import Callable
@@ -12,11 +12,11 @@ NEEDS = None  # it comes with Python
 
 
 def prefix(environment: str) -> None:
-    """Where the manager insists on making the environment: nowhere."""
+    """The folder that the manager insists on: none, any will do."""
 
 
 def install(prefix: Path, environment: str, sources: Sources, run: Callable[..., None]) -> None:
-    """Make the environment in `prefix`."""
+    """Create the environment in `prefix`."""
     run([sys.executable, "-m", "venv", prefix])
     pip = pip_install(prefix / "bin" / "python")
     if sources.are_public:

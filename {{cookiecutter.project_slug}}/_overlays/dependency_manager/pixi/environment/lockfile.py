@@ -1,4 +1,4 @@
-"""pixi's lock: one file; environments name the files that they take on each platform."""
+"""pixi's lock: one file, in which each environment lists its files per platform."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from locked import ROOT, SUBDIRS, Artefact, LockError, Package, normal, read_yam
 LOCK = ROOT / "pixi.lock"
 
 PYTHON_ONLY = False
-"""Whether every entry is a Python package, by the name that it has when installed."""
+"""Whether every entry is a Python package, under the name it has when installed."""
 
 
 def read_lock(environment: str, platform: str) -> list[Package]:
-    """The packages of `environment` on `platform`.
+    """Read the packages of `environment` on `platform`.
 
     Raises:
         LockError: the file is missing or damaged.
@@ -26,7 +26,7 @@ def read_lock(environment: str, platform: str) -> list[Package]:
 
 
 def known_names() -> set[str]:
-    """Names of all packages that the project locks, the notebook's tools too."""
+    """Names of all packages that the project locks, including the notebook's tools."""
     return {_package(entry).name for entry in read_yaml(LOCK)["packages"]}
 
 

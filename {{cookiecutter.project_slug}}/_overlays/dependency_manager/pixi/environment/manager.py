@@ -1,4 +1,4 @@
-"""How pixi makes an environment: its own folder, from its own lock."""
+"""How pixi creates an environment: in its own folder, from its own lock."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,16 @@ from sources import Sources
 
 BRINGS_PYTHON = True
 NEEDS = ("pixi", "0.60", "https://pixi.sh/latest/installation/")
-"""The command, its oldest version that will do, and where to get it."""
+"""The command, its minimum version, and where to get it."""
 
 
 def prefix(environment: str) -> Path:
-    """Where the manager insists on making the environment."""
+    """The folder that the manager insists on."""
     return ROOT / ".pixi" / "envs" / environment
 
 
 def install(prefix: Path, environment: str, sources: Sources, run: Callable[..., None]) -> None:
-    """Make the environment in `prefix`; pixi itself replaces what differs from the lock."""
+    """Create the environment in `prefix`; pixi itself replaces what differs from the lock."""
     read_text(ROOT / "pixi.lock")
     if sources.wheelhouse:
         raise SetupError("pixi installs from no folder: pack the environment with pixi-pack")

@@ -1,15 +1,15 @@
-"""poetry's lock: one file for all environments and platforms; markers choose from it."""
+"""poetry's lock: one file for all accelerators and platforms; markers choose from it."""
 
 from typing import Any
 
 from locked import PYPI, ROOT, Artefact, LockError, Package, applies, normal, read_toml
 
 PYTHON_ONLY = True
-"""Whether every entry is a Python package, by the name that it has when installed."""
+"""Whether every entry is a Python package, under the name it has when installed."""
 
 
 def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",)) -> list[Package]:
-    """The packages of `environment` on `platform`, with those of the dependency groups.
+    """Read the packages of `environment` on `platform`, including the dependency groups.
 
     Raises:
         LockError: the file is missing or damaged.
@@ -23,7 +23,7 @@ def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",
 
 
 def known_names() -> set[str]:
-    """Names of all packages that the project locks, the notebook's tools too."""
+    """Names of all packages that the project locks, including the notebook's tools."""
     return {normal(package["name"]) for package in _packages()}
 
 

@@ -1,15 +1,15 @@
-"""uv's lock: one file for all environments and platforms, read as a graph from this project on."""
+"""uv's lock: one file for all accelerators and platforms, a graph rooted at this project."""
 
 from typing import Any
 
 from locked import ROOT, Artefact, LockError, Package, applies, normal, project, read_toml
 
 PYTHON_ONLY = True
-"""Whether every entry is a Python package, by the name that it has when installed."""
+"""Whether every entry is a Python package, under the name it has when installed."""
 
 
 def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",)) -> list[Package]:
-    """The packages of `environment` on `platform`, with those of the dependency groups.
+    """Read the packages of `environment` on `platform`, including the dependency groups.
 
     Raises:
         LockError: the file is missing or damaged.
@@ -21,7 +21,7 @@ def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",
 
 
 def known_names() -> set[str]:
-    """Names of all packages that the project locks, the notebook's tools too."""
+    """Names of all packages that the project locks, including the notebook's tools."""
     return {package["name"] for package in _packages()}
 
 
@@ -56,7 +56,7 @@ def _walk(environment: str, platform: str, groups: tuple[str, ...]) -> list[Pack
 
 
 def _target(edge: dict[str, Any], packages: list[dict[str, Any]]) -> dict[str, Any]:
-    # Version and source stand in an edge where the name alone does not choose.
+    # An edge gives version and source if the name alone is ambiguous.
     return next(
         package
         for package in packages
@@ -67,7 +67,7 @@ def _target(edge: dict[str, Any], packages: list[dict[str, Any]]) -> dict[str, A
 
 
 def _package(entry: dict[str, Any]) -> Package:
-    # Wheels only: nothing is built while an environment is set up.
+    # Wheels only: nothing is built during set-up.
     artefacts = tuple(
         Artefact(
             file=wheel["url"].rsplit("/", 1)[-1].replace("%2B", "+"),
@@ -77,6 +77,6 @@ def _package(entry: dict[str, Any]) -> Package:
         )
         for wheel in entry.get("wheels", [])
     )
-    # What is from no registry (git, a path, an address) is named as it stands, and refused.
+    # Other sources than a registry (git, a path, a URL) are reported as they are, and refused.
     index = entry["source"].get("registry") or str(entry["source"])
     return Package(normal(entry["name"]), entry["version"], index, artefacts)

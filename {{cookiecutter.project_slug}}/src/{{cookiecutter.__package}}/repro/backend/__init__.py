@@ -1,1 +1,1 @@
-"""What depends on the framework; nothing outside this folder imports it."""
+"""Everything that depends on the framework, which nothing outside this folder imports."""

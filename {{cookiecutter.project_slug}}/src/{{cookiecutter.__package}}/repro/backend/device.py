@@ -1,4 +1,4 @@
-"""Devices: which one a run uses, what is known of it, and moving batches there."""
+"""Devices: choosing one for a run, describing it, and moving batches to it."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ CPU = torch.device("cpu")
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` as a fact of this machine.
+    """The device that `name` stands for on this machine; `auto` is the first GPU, if there is one.
 
     Raises:
         ValueError: `cuda` was asked for and torch sees no GPU.
@@ -25,7 +25,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """A batch on `device`: a tensor, or tuples, lists and dictionaries of them."""
+    """Move a batch to `device`: a tensor, or tuples, lists and dictionaries of tensors."""
     if isinstance(batch, torch.Tensor):
         return batch if batch.device == device else batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
@@ -38,7 +38,7 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def describe_accelerator() -> dict[str, Any]:
-    """What a manifest says of GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
+    """What the manifest records about GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
     driver = Path("/proc/driver/nvidia/version")
     return {
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

@@ -14,9 +14,9 @@ from .seeding import seed_worker
 
 
 class Batches:
-    """Batches for every step of a training; `Run.steps` goes through them.
+    """Batches for every step of a training; `Run.steps` iterates over them.
 
-    One iterator runs through all epochs, so that loader processes start once. Any `num_workers`
+    One iterator covers all epochs, so that loader processes start only once. Any `num_workers`
     and `prefetch_factor` give the same bits.
     """
 
@@ -26,7 +26,7 @@ class Batches:
         self.num_steps = sampler.num_steps
         self.steps_per_epoch = sampler.steps_per_epoch
         self.accumulate = sampler.accumulate
-        patience()  # refused here, before the record is begun
+        patience()  # checked here, before the record is started
         if num_workers:
             share = len(range(sampler.num_samples)[sampler.shards[0]])
             sample = _num_bytes(_first(dataset)) * share
@@ -39,7 +39,7 @@ class Batches:
             num_workers=num_workers,
             prefetch_factor=prefetch_factor if num_workers else None,
             worker_init_fn=_start_worker,
-            # Without a generator of its own, each iterator would draw from torch's global stream.
+            # Without its own generator, each iterator would draw from torch's global stream.
             generator=torch.Generator().manual_seed(derive(sampler.seed, "loader", sampler.start)),
             pin_memory=torch.cuda.is_available(),
         )
@@ -70,7 +70,7 @@ def _first(dataset: Any) -> Any:
 
 
 def _num_bytes(sample: Any) -> int:
-    """How much shared memory a sample takes; numbers travel otherwise."""
+    """Bytes of shared memory that a sample takes; plain numbers are sent another way."""
     if isinstance(sample, torch.Tensor):
         return sample.numel() * sample.element_size()
     if hasattr(sample, "nbytes"):

@@ -1,7 +1,7 @@
-"""Batches that come, or an end of the run that says why: loader processes can fail without a word.
+"""Wait for batches, but not forever: loader processes can fail silently.
 
-A loader process hands its batches over in `/dev/shm`. Where that is full, the batch is lost in a
-thread of the process, and the trainer would wait for it for ever.
+A loader process passes its batches through `/dev/shm`. If that is full, the batch is lost in a
+thread of the process, and the trainer would wait for it forever.
 """
 
 import errno
@@ -19,7 +19,7 @@ from typing import TypeVar
 from ..signals import StopRequest
 
 PATIENCE = 600
-"""Seconds that a batch may take, from the loader's side; LOADER_PATIENCE in the environment."""
+"""Seconds to wait for a batch if the variable LOADER_PATIENCE is not set."""
 SHARED_MEMORY = Path("/dev/shm")
 ADVICE = "set data.num_workers=0, or give a container more (docker run --shm-size=2g)"
 
@@ -27,11 +27,11 @@ Batch = TypeVar("Batch")
 
 
 class LoaderError(Exception):
-    """No batch came in time; the message is one line that says what to do."""
+    """No batch arrived in time; the message is one line that says what to do."""
 
 
 def patience() -> float:
-    """How long a batch may take, in seconds.
+    """How long to wait for a batch, in seconds.
 
     Raises:
         ValueError: LOADER_PATIENCE is not a number of seconds.
@@ -47,10 +47,10 @@ def patience() -> float:
 
 
 def check_shared_memory(num_bytes: int, folder: Path = SHARED_MEMORY) -> None:
-    """Check that the batches which loader processes keep ready, `num_bytes` in all, find room.
+    """Check that the batches kept ready by loader processes, `num_bytes` in all, fit into memory.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they do not fit into shared memory.
     """
     if not folder.is_dir():
         return  # not Linux: the system keeps them elsewhere
@@ -69,10 +69,10 @@ def check_shared_memory(num_bytes: int, folder: Path = SHARED_MEMORY) -> None:
 
 
 def take(batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
-    """What `batches` yields; ends with `stop.failure` set where a batch takes longer than
-    `patience`, or a loader process dies.
+    """Yield from `batches`; stop early, with `stop.failure` set, if a batch takes longer than
+    `patience` or a loader process dies.
 
-    Errors of the data set's own code come as they are, with their traceback.
+    Errors in the data set's own code propagate unchanged, with their traceback.
     """
     iterator, seconds = iter(batches), patience()
     _hear_of_deaths_here_only()
@@ -95,10 +95,10 @@ def take(batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
 
 
 def _hear_of_deaths_here_only() -> None:
-    """Leave it to the wait for a batch to find a dead loader process, which takes it seconds.
+    """Detect a dead loader process only while waiting for a batch, which takes a few seconds.
 
-    torch's handler of SIGCHLD raises the error at once, in whatever the main thread is doing: in
-    the middle of a step, where no checkpoint can be made.
+    torch's SIGCHLD handler raises the error at once, whatever the main thread is doing: possibly
+    in the middle of a step, where no checkpoint can be written.
     """
     number = getattr(signal, "SIGCHLD", None)  # not on Windows
     if number is None or threading.current_thread() is not threading.main_thread():
@@ -110,7 +110,7 @@ def _hear_of_deaths_here_only() -> None:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise a `LoaderError` in the block after `seconds`: by a signal, which ends any waiting."""
+    """Raise a `LoaderError` in the block after `seconds`, by a signal that interrupts any wait."""
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or not hasattr(signal, "setitimer"):
         yield  # Python delivers signals to the main thread only

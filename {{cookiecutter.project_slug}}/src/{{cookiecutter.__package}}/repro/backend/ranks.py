@@ -1,4 +1,4 @@
-"""The processes that train together: here one. Whoever asks need not know how many there are."""
+"""The processes that train together: here just one. Callers need not know how many there are."""
 
 from dataclasses import dataclass
 

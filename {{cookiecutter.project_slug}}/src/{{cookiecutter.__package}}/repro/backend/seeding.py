@@ -1,4 +1,4 @@
-"""Every switch that makes torch repeat itself, and the seeds of its generators."""
+"""Every switch that makes torch deterministic, and the seeding of its generators."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from ..shell import PORTABLE, flags, recorded
 def set_seed(seed: int, determinism: Determinism | None = None) -> None:
     """Seed Python, NumPy and torch (CPU and every GPU) and set the determinism switches.
 
-    `PYTHONHASHSEED` cannot be set from here: it acts only before the interpreter starts, which
+    `PYTHONHASHSEED` cannot be set from here: it takes effect only at interpreter start, which
     the command line takes care of (`env.py`).
 
     Raises:
@@ -58,7 +58,7 @@ def set_determinism(determinism: Determinism) -> None:
 
 
 def read_determinism() -> dict[str, Any]:
-    """Every switch as it stands in this process, not as it was asked for."""
+    """The actual value of every switch in this process, not the one that was requested."""
     newer = hasattr(torch.backends, "fp32_precision")
     names = ("PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     variables = {name: os.environ.get(name) for name in (*names, *PORTABLE)}
@@ -81,7 +81,7 @@ def read_determinism() -> dict[str, Any]:
 
 
 def seed_stream(seed: int, *path: str | int) -> None:
-    """Put torch's global streams at the start of the stream `path`, such as ("dropout", 7)."""
+    """Set torch's global generators to the start of the stream `path`, such as ("dropout", 7)."""
     key = derive(seed, *path)
     # Not `torch.manual_seed`: that formats a stack trace, 160 µs against 1 µs a call.
     torch.default_generator.manual_seed(key)
@@ -92,8 +92,8 @@ def seed_stream(seed: int, *path: str | int) -> None:
 def seed_worker(worker_id: int) -> None:
     """Seed Python and NumPy in a loader process from the seed that torch gave it.
 
-    Our own data sets draw from `SampleStreams` and do not need it; a transform that draws from a
-    global stream does, and repeats itself then for the same number of processes only.
+    Our own data sets draw from `SampleStreams` and do not need it. A transform that draws from a
+    global generator does, and is then repeatable only with the same number of processes.
     """
     seed = torch.initial_seed() % 2**32
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""State of any kind: what a checkpoint keeps of it, whether it fits, and digests of its bits."""
+"""State of any kind: saving it, checking that it fits, restoring it, and hashing its bits."""
 
 import hashlib
 import warnings
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 Layout = dict[str, Any]
 LAYOUT = "layout"
-"""Which parameter is which in an optimizer's state, where they go by position."""
+"""Identifies the parameters in an optimizer's state, which only knows their positions."""
 CLOCK = {"step", "best", "logs", LAYOUT}
-"""What a run keeps beside the objects that it was started with."""
+"""What a checkpoint holds besides the objects passed to `Run.start`."""
 
 
 @runtime_checkable
@@ -29,19 +29,19 @@ class Stateful(Protocol):
 
 
 def capture(objects: Mapping[str, Stateful], **clock: Any) -> dict[str, Any]:
-    """Everything that a run resumes from: its clock, and the state of each object by its name."""
+    """Everything needed to resume a run: its clock, and the state of each object by name."""
     states = {name: each.state_dict() for name, each in objects.items()}
     return {**clock, LAYOUT: layout_of(objects), **states}
 
 
 def restore(state: dict[str, Any], objects: Mapping[str, Stateful]) -> None:
-    """Put a loaded state into `objects`, and check that it arrived there.
+    """Load a saved state into `objects`, and check that it arrived unchanged.
 
-    Nothing is written unless every tensor fits where it belongs, by name, shape and dtype.
+    Nothing is loaded unless every tensor matches by name, shape and dtype.
 
     Raises:
-        ValueError: the state is of other objects, or the live state after loading is not the saved
-            one, bit for bit.
+        ValueError: the state belongs to other objects, or the live state after loading differs
+            from the saved one.
     """
     if misfit := next(_misfits(state, objects), None):
         raise ValueError(f"the checkpoint is of another model or optimizer: {misfit}")
@@ -57,7 +57,7 @@ def restore(state: dict[str, Any], objects: Mapping[str, Stateful]) -> None:
 
 
 def layout_of(objects: Mapping[str, Stateful]) -> Layout:
-    """Of each optimizer its kind, and name, shape and dtype of each parameter, group by group."""
+    """For each optimizer: its class, and name, shape and dtype of each parameter, by group."""
     modules = {name: each for name, each in objects.items() if isinstance(each, nn.Module)}
     names = {
         id(parameter): name if title == "model" else f"{title}.{name}"
@@ -83,7 +83,7 @@ def _misfits(state: dict[str, Any], objects: Mapping[str, Stateful]) -> Iterator
         yield f"it holds {', '.join(sorted(saved))}; this run has {', '.join(sorted(live))}"
         return
     layouts = state.get(LAYOUT) or {}
-    if "groups" in layouts:  # of one optimizer, before there could be several
+    if "groups" in layouts:  # older format, with a single optimizer
         layouts = {"optimizer": layouts}
     for name, each in objects.items():
         if isinstance(each, nn.Module):
@@ -106,7 +106,7 @@ def _module_misfits(title: str, saved: dict[str, Any], module: nn.Module) -> Ite
 
 
 def _tree_misfits(path: str, saved: Any, live: Any) -> Iterator[str]:
-    """Tensors of any other state that are at the same place and of another form."""
+    """Tensors at the same place in any other state that differ in shape or dtype."""
     if isinstance(saved, Tensor) and isinstance(live, Tensor):
         if _form(saved) != _form(live):
             yield f"{path} was {_said(_form(saved))}, is {_said(_form(live))}"
@@ -133,7 +133,7 @@ def _optimizer_misfits(
                 was, now_is = f"{name} {_said(form)}", f"{here} {_said(live_form)}"
                 yield f"the {title} had {was} where it has {now_is} now"
         return
-    # A checkpoint of an older version: the moments of these optimizers have their parameter's form.
+    # A checkpoint of an older version: the optimizers' moments have the shape of their parameter.
     for position, (name, shape, _) in zip(chain(*groups), chain(*now), strict=True):
         for key, value in saved["state"].get(position, {}).items():
             if isinstance(value, Tensor) and value.dim() and list(value.shape) != shape:
@@ -151,25 +151,25 @@ def _said(form: Sequence[Any] | None) -> str:
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """A checkpoint's file: the state and its digest, readable with `weights_only=True`."""
+    """The content of a checkpoint file: state and digest, loadable with `weights_only=True`."""
     buffer = BytesIO()
     torch.save({"digest": digest(state), "state": state}, buffer)
     return buffer.getvalue()
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """Read a checkpoint into the CPU's memory and check it against its digest.
+    """Read a checkpoint into CPU memory and check it against its digest.
 
     Raises:
-        ValueError: the file is cut short, changed, or not one of ours.
+        ValueError: the file is truncated, modified, or not a checkpoint of this project.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what a damaged file may hold
+        with warnings.catch_warnings(action="ignore"):  # about whatever a damaged file contains
             content = torch.load(path, map_location="cpu", weights_only=True)
         state, expected = content["state"], content["digest"]
         missing = {"step", "best", "logs"} - set(state)
         found = digest(state)
-    except Exception as error:  # a damaged archive fails in many ways, and all mean the same
+    except Exception as error:  # a damaged archive fails in many ways, all with the same meaning
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is not a whole checkpoint: {reason}") from None
     if missing:
@@ -182,7 +182,7 @@ def from_file(path: Path) -> dict[str, Any]:
 def digest(state: Any) -> str:
     """sha256 over every key, number and tensor of a nested state, in a fixed order.
 
-    Its layout is left out, so that checkpoints from before it was kept have the same digest.
+    The layout is left out, so that digests match those of checkpoints written without one.
     """
     total = hashlib.sha256()
     if isinstance(state, dict):
@@ -192,7 +192,7 @@ def digest(state: Any) -> str:
 
 
 def weights_file(objects: Mapping[str, Any]) -> bytes:
-    """Weights as safetensors: of the object `model`, or of all modules with their names before."""
+    """Weights as safetensors: of the object `model`, or of all modules, prefixed by their names."""
     model = objects.get("model")
     modules = {"": model} if isinstance(model, nn.Module) else objects
     weights = {
@@ -205,10 +205,10 @@ def weights_file(objects: Mapping[str, Any]) -> bytes:
 
 
 def to_number(value: Any) -> float | int:
-    """A number that a log takes, of a number or a tensor of one element.
+    """Convert a number or a one-element tensor to a number that the logs accept.
 
     Raises:
-        ValueError: it is something else; one phrase.
+        ValueError: it is neither; the message is a phrase.
     """
     if isinstance(value, Tensor):
         if value.numel() != 1:

@@ -1,4 +1,4 @@
-"""torch's part of watching a run: every key that one of its generators is given."""
+"""The torch side of watching a run: every key used to seed one of its generators."""
 
 from collections.abc import Callable
 from typing import Any

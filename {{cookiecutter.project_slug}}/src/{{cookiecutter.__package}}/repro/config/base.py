@@ -1,10 +1,10 @@
-"""Sections that check their values, and those that the machinery brings.
+"""The base class of sections, and the sections that every configuration has.
 
 A project's own `Config` inherits from `RunConfig` (`run_config.py`) and adds sections, which
 inherit from `Section`. Both are pydantic models (https://docs.pydantic.dev): frozen, strict about
-types, and without room for unknown keys. Values of `paths` and `tracking` may name environment
+types, and closed to unknown keys. Values of `paths` and `tracking` may refer to environment
 variables as `${NAME}` or `${NAME:-default}`; they stay unresolved in the record of a run, so that
-no secret and no path of one machine gets into it (`env.py` resolves them).
+no secret and no machine-specific path gets into it (`env.py` resolves them).
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_SEED = 2**32 - 1
-"""Largest seed that NumPy's global generator takes; Python and torch take more."""
+"""Largest seed that NumPy's global generator accepts; Python and torch accept larger ones."""
 
 
 class _InertMark:
-    """What `Inert` is."""
+    """The type of the mark behind `Inert`."""
 
 
 Inert = _InertMark()
@@ -37,12 +37,12 @@ class Section(BaseModel):
     )
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values, which are checked like the first ones."""
+        """A copy with some values replaced, which are validated like the originals."""
         return type(self)(**{**{name: getattr(self, name) for name in self.keys()}, **changes})
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """The names of the keys, in their order."""
+        """The names of the keys, in order."""
         return tuple(cls.model_fields)
 
 
@@ -83,7 +83,7 @@ class Determinism(Section):
 
 
 def inert_keys(config: type[Section], prefix: str = "") -> Iterator[str]:
-    """The keys, or sections of keys, that are marked as `Inert`, by their dotted names."""
+    """Dotted names of the keys, or sections of keys, that are marked `Inert`."""
     for name, entry in config.model_fields.items():
         if any(isinstance(mark, _InertMark) for mark in entry.metadata):
             yield f"{prefix}{name}"
@@ -92,5 +92,5 @@ def inert_keys(config: type[Section], prefix: str = "") -> Iterator[str]:
 
 
 def is_inert(key: str, inert: tuple[str, ...]) -> bool:
-    """Whether a dotted key is one of those in `inert`, or lies in one of those sections."""
+    """Whether a dotted key is in `inert`, or belongs to a section that is."""
     return any(key == name or key.startswith(f"{name}.") for name in inert)

@@ -26,11 +26,11 @@ def load_config(
     """Read a YAML file, apply `section.key=value` overrides in order, then `seed`.
 
     Raises:
-        ValueError: the file is not readable YAML, or a key or value is refused.
+        ValueError: the file cannot be read as YAML, or a key or value is invalid.
     """
     try:
         if Path(path).exists() and not Path(path).is_file():
-            # The program may start itself again, and a pipe cannot be read twice.
+            # The program may restart itself, and a pipe cannot be read twice.
             raise ValueError(f"cannot read config {path}: not a regular file")
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -51,13 +51,13 @@ def load_config(
 
 
 def config_from_dict(cls: type[C], tree: Mapping[str, Any]) -> C:
-    """Build a configuration from nested mappings of what YAML and JSON can hold.
+    """Build a configuration from nested mappings of YAML or JSON values.
 
     Raises:
-        ValueError: an unknown key, a missing one, a wrong type or a value out of range.
+        ValueError: a key is unknown or missing, or a value has the wrong type or is out of range.
     """
     try:
-        # By way of JSON: lists may become tuples and text may become paths there, nothing else.
+        # Via JSON, whose only conversions are from lists to tuples and from text to paths.
         return cls.model_validate_json(json.dumps(_moved(cls, tree)))
     except ValidationError as error:
         raise ValueError(_one_line(cls, error)) from None
@@ -66,7 +66,7 @@ def config_from_dict(cls: type[C], tree: Mapping[str, Any]) -> C:
 
 
 def as_config(cls: type[C], config: C | Mapping[str, Any] | str | Path) -> C:
-    """A configuration from whatever a caller has: one already, nested mappings, or a file."""
+    """Turn a configuration, nested mappings or the path of a file into a configuration."""
     if isinstance(config, cls):
         return config
     if isinstance(config, Mapping):
@@ -80,7 +80,7 @@ def to_dict(config: Section) -> dict[str, Any]:
 
 
 def to_yaml(tree: Mapping[str, Any]) -> str:
-    """A configuration's dictionary as YAML that `load_config` takes."""
+    """A configuration's dictionary as YAML that `load_config` can read."""
     return write_yaml(tree)
 
 
@@ -100,7 +100,7 @@ def config_sha256(tree: Mapping[str, Any]) -> str:
 
 
 def _moved(cls: type[Section], tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Keys of older configurations where they are now."""
+    """Move keys of older configurations to their current place."""
     training = tree.get("training") if isinstance(tree, Mapping) else None
     if not isinstance(training, Mapping) or "training" not in cls.model_fields:
         return tree
@@ -114,7 +114,7 @@ def _moved(cls: type[Section], tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _one_line(cls: type[Section], error: ValidationError) -> str:
-    """The first mistake: where, what is allowed, what was given."""
+    """The first mistake in one line: which key, what is allowed, what was given."""
     first = error.errors(include_url=False)[0]
     where, kind, given = first["loc"], first["type"], first["input"]
     name, context = ".".join(map(str, where)), first.get("ctx") or {}
@@ -152,7 +152,7 @@ _WORDS = {
 
 
 def _field(cls: type[Section], where: tuple[Any, ...]) -> Any:
-    """The field that a place in the configuration is of, or of whose value it is a part."""
+    """The field at a location in the configuration, or the one whose value contains it."""
     entry: Any = None
     model: Any = cls
     for part in where:
@@ -235,5 +235,5 @@ def _kind(value: Any, error: str = "") -> str:
 def _shown(value: Any) -> str:
     try:
         return repr(value)[:_MAX_SHOWN]
-    except ValueError:  # a whole number of more digits than Python writes
+    except ValueError:  # a whole number with more digits than Python will print
         return "a number of thousands of digits"

@@ -34,7 +34,7 @@ class RunConfig(Section):
         """Read a YAML file, apply `section.key=value` overrides in order, then `seed`.
 
         Raises:
-            ValueError: the file is not readable YAML, or a key or value is refused.
+            ValueError: the file cannot be read as YAML, or a key or value is invalid.
         """
         return load_config(cls, path, overrides, seed=seed)
 

@@ -1,6 +1,6 @@
-"""`configs/schema.json`: what editors complete and check a configuration by.
+"""`configs/schema.json`, which editors use to complete and validate configurations.
 
-Written from the project's `Config`; the sentence below each key is its description there.
+Generated from the project's `Config`; the sentence below a key becomes its description.
 """
 
 import ast
@@ -30,7 +30,7 @@ def schema_text(config_class: type[RunConfig]) -> str:
 
 
 def write_schema(config_class: type[RunConfig], root: Path) -> Path:
-    """Write it into the `configs` of the checkout at `root`."""
+    """Write the schema to `configs/schema.json` in the checkout at `root`."""
     path = root / "configs" / NAME
     path.write_text(schema_text(config_class), encoding="utf-8")
     return path
@@ -45,7 +45,7 @@ def _sections(section: type[Section]) -> list[type[Section]]:
 
 
 def _sentences(section: type[Section]) -> dict[str, str]:
-    """The docstring below each key of a section, and of what it inherits."""
+    """The docstring below each key of a section, including inherited keys."""
     said: dict[str, str] = {}
     for base in reversed(section.__mro__):
         if not issubclass(base, Section):

@@ -1,19 +1,19 @@
-"""YAML as people mean it: YAML 1.2 scalars, a key stands once, no aliases; one kind of error."""
+"""YAML the way people mean it: YAML 1.2 scalars, unique keys, no aliases, one kind of error."""
 
 import re
 from typing import Any
 
 import yaml
 
-# A tag such as `!!bool maybe` makes PyYAML fail in ways of its own.
+# A tag such as `!!bool maybe` makes PyYAML raise errors of other types.
 _UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that `text` holds.
+    """Parse `text`.
 
     Raises:
-        ValueError: it is not YAML, or uses what a configuration does not need; one line.
+        ValueError: it is not YAML, or uses a feature that is not allowed here; one line.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
@@ -22,11 +22,11 @@ def parse_yaml(text: str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML as people mean it: `1e-3` is a number, a key stands once, aliases are refused."""
+    """YAML the way people mean it: `1e-3` is a number, keys are unique, aliases are refused."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            # A config needs none, and nested ones expand without bound.
+            # A config needs no aliases, and nested ones expand without bound.
             raise yaml.constructor.ConstructorError(
                 None, None, "aliases (*name) are not allowed", self.peek_event().start_mark
             )
@@ -64,5 +64,5 @@ _StrictLoader.add_constructor(
 
 
 def write_yaml(tree: Any) -> str:
-    """Plain values as YAML, keys in their order."""
+    """Write plain values as YAML, with keys in the given order."""
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -1,1 +1,1 @@
-"""What reproducibility needs, inspected in a checkout."""
+"""The reproducibility checklist of `make doctor`."""

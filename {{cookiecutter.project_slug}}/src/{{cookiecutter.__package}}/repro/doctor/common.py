@@ -1,4 +1,4 @@
-"""What the doctor's items share: reading a checkout, and saying that something cannot be told."""
+"""Shared by the checklist items: reading a checkout, and the error for what cannot be checked."""
 
 import re
 import tomllib
@@ -12,12 +12,12 @@ from ..run.manifest import is_under_git
 
 
 class CannotTellError(Exception):
-    """The item cannot be inspected on this machine."""
+    """The item cannot be checked on this machine."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What is inspected: the checkout at `root`, and the class of its configurations."""
+    """What the doctor inspects: the checkout at `root`, and the class of its configurations."""
 
     root: Path
     config_class: type[RunConfig]
@@ -30,30 +30,30 @@ def settings(root: Path) -> dict[str, Any]:
 
 
 def cuda_environment(root: Path) -> dict[str, Any]:
-    """The facts of the CUDA environment; empty where the project has none."""
+    """The facts of the CUDA environment; empty if the project has none."""
     return settings(root)["environments"].get("cuda", {})
 
 
 def requirements_table(root: Path) -> dict[str, str]:
-    """The rows of the README's section Requirements by their first cell."""
+    """The rows of the README's section Requirements, by their first cell."""
     section = readme_section(root, "Requirements")
     rows = re.findall(r"^\| ([^|]+?) \| (.+) \|$", section, re.MULTILINE)
     return {name.split(" (")[0]: text for name, text in rows}
 
 
 def readme_section(root: Path, title: str) -> str:
-    """The text under a heading of the README, without the headings below it; or nothing."""
+    """The text under a heading of the README, without its subsections; empty if there is none."""
     text = (root / "README.md").read_text(encoding="utf-8")
     _, found, rest = f"\n{text}".partition(f"\n## {title}\n")
     return rest.partition("\n## ")[0].strip() if found else ""
 
 
 def checkout(root: Path) -> Checkout:
-    """What git has of `root`.
+    """The state of `root` in git.
 
     Raises:
-        CannotTellError: `root` is not a repository, or in one that knows nothing of it.
-        GitError: git refuses.
+        CannotTellError: `root` is not in a repository, or not tracked by the one it is in.
+        GitError: git cannot read the repository.
     """
     if not is_under_git(root):
         raise CannotTellError("not a git repository; git init, git add --all, git commit")

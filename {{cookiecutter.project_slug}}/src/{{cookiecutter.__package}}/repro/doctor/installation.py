@@ -1,4 +1,4 @@
-"""The doctor's items about the environment: Python, the lock, what is installed, the driver."""
+"""The checklist items about the installation: Python, lock, packages, driver."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from .common import CannotTellError, Checked, cuda_environment, requirements_tab
 
 
 def python_version(project: Checked) -> str:
-    """The interpreter is of the release that `.python-version` names."""
+    """The interpreter has the version named in `.python-version`."""
     root = project.root
     wanted = (root / ".python-version").read_text().strip()
     running = ".".join(map(str, sys.version_info[:3]))
@@ -22,19 +22,19 @@ def python_version(project: Checked) -> str:
 
 
 def lock_fits(project: Checked) -> str:
-    """The lock is what `environment/check.py` asserts: builds, indexes, hashes, dependencies."""
+    """The lock passes `environment/check.py`: builds, indexes, hashes, dependencies."""
     root = project.root
     return _first(_check(root))
 
 
 def installed_equals_lock(project: Checked) -> str:
-    """What is installed is what the lock has for one environment; beside it only what the lock
-    names for others, such as the notebook's tools."""
+    """The installed packages are those locked for one accelerator; any others are in the lock too,
+    such as the notebook's tools."""
     root = project.root
     found = [_check(root, "--installed", name) for name in settings(root)["environments"]]
     if all(report["unread"] for report in found):
         raise CannotTellError(_first(found[0]))
-    # It is one of them; which one, only its packages say.
+    # The installation is for one of them; only its packages tell which.
     return "" if any(report["ok"] for report in found) else _first(found[0])
 
 
@@ -54,7 +54,7 @@ def _first(report: dict[str, Any]) -> str:
 
 
 def cuda_documented(project: Checked) -> str:
-    """The CUDA line of the environment is the one that the README names."""
+    """The README names the CUDA version of the environment."""
     root = project.root
     cuda = cuda_environment(root).get("cuda")
     if not cuda:
@@ -66,7 +66,7 @@ def cuda_documented(project: Checked) -> str:
 
 
 def driver(project: Checked) -> str:
-    """The NVIDIA driver is at least the one that the environment's CUDA needs."""
+    """The NVIDIA driver is new enough for the environment's CUDA."""
     root = project.root
     minimum = cuda_environment(root).get("min_driver")
     if not minimum:

@@ -1,4 +1,4 @@
-"""What reproducibility needs, inspected item by item, for this checkout on this machine.
+"""The reproducibility checklist for this checkout on this machine, item by item.
 
 Nothing here imports torch, so that it answers at once.
 """
@@ -37,12 +37,12 @@ ITEMS: dict[str, Callable[[Checked], str]] = {
     "machinery is the template's": repository.machinery_unedited,
     CLEAN: repository.git_clean,
 }
-"""Each returns what is wrong and what to do about it, or nothing."""
+"""Each item returns what is wrong and what to do about it, or nothing."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One item of the list; `detail` says what to do, or why it cannot be told."""
+    """The result of one item; `detail` says what to do, or why it cannot be checked."""
 
     item: str
     status: str
@@ -50,9 +50,9 @@ class Finding:
 
 
 def doctor(config_class: type[RunConfig], *, as_json: bool, uncommitted: bool = False) -> int:
-    """Print every item and its finding; 0 when none fails, else 1.
+    """Print every item and its finding; return 0 if none fails, else 1.
 
-    What is about to be committed, such as an upgrade, cannot be a clean tree: `uncommitted`.
+    `uncommitted` allows for changes that are about to be committed, such as an upgrade.
     """
     leave_out = {CLEAN} if uncommitted else set()
     findings = [f for f in examine(find_project_root(), config_class) if f.item not in leave_out]

@@ -1,4 +1,4 @@
-"""The doctor's items about the repository: its code, configurations, images and documents."""
+"""The checklist items about the repository: code, configurations, images, documentation."""
 
 import ast
 import json
@@ -18,11 +18,11 @@ from ..run.manifest import SUMS, read_sums, sha256
 from .common import Checked, checkout, cuda_environment, readme_section, requirements_table
 
 KEPT = 3
-"""Files that a finding names."""
+"""Maximum number of files that a finding names."""
 
 
 def system_listed(project: Checked) -> str:
-    """The README names the systems and the tools that must be there before `make setup`."""
+    """The README names the supported systems and the tools required before `make setup`."""
     root = project.root
     stated = requirements_table(root).get("System", "")
     missing = [tool for tool in ("git", "make") if not re.search(rf"\b{tool}\b", stated)]
@@ -32,7 +32,7 @@ def system_listed(project: Checked) -> str:
 
 
 def hardware_stated(project: Checked) -> str:
-    """The README says how much memory and disk are needed, and which GPU where one is used."""
+    """The README says how much memory and disk are needed, and which GPU if one is used."""
     root = project.root
     rows = requirements_table(root)
     wanted = ["Memory", "Disk", *(["GPU"] if cuda_environment(root) else [])]
@@ -62,7 +62,7 @@ def deterministic(project: Checked) -> str:
 
 
 def loaders_seeded(project: Checked) -> str:
-    """Every DataLoader has a generator and a worker seed of its own."""
+    """Every DataLoader has its own generator and worker seeding."""
     root = project.root
     for path, call in _calls(root):
         if ast.unparse(call.func).endswith("DataLoader"):
@@ -83,7 +83,7 @@ def seeds_committed(project: Checked) -> str:
 
 
 def keys_documented(project: Checked) -> str:
-    """Every key of the configuration has its meaning written below it."""
+    """Every key of the configuration has a docstring."""
     root = project.root
     bare = []
     for path in sorted(root.glob("src/*/config.py")):
@@ -103,14 +103,14 @@ def _bare_fields(section: ast.ClassDef) -> Iterator[str]:
         if not isinstance(entry, ast.AnnAssign):
             continue
         documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        # A section within the configuration says at its own keys what it is about.
+        # A nested section is documented by the docstrings of its keys.
         nested = re.fullmatch(r"[A-Z]\w*", ast.unparse(entry.annotation)) is not None
         if not documented and not nested:
             yield ast.unparse(entry.target)
 
 
 def images_pinned(project: Checked) -> str:
-    """Every image that is not built here is named by its digest."""
+    """Every image that is not built here is pinned by digest."""
     root = project.root
     text = (root / "Dockerfile").read_text(encoding="utf-8")
     stages = set(re.findall(r" AS ([\w-]+)$", text, re.MULTILINE))
@@ -122,8 +122,8 @@ def images_pinned(project: Checked) -> str:
 
 
 def _services(root: Path) -> dict[str, tuple[str, bool]]:
-    """Image of each service, and whether it is built here, over all compose files together: one
-    such as `compose.gpu.yaml` changes services of `compose.yaml` and does not repeat their build.
+    """Image of each service, and whether it is built here, merged over all compose files: one such
+    as `compose.gpu.yaml` modifies services of `compose.yaml` without repeating their build.
     """
     services: dict[str, tuple[str, bool]] = {}
     for path in sorted(root.glob("*compose*.y*ml"), key=lambda path: len(path.name)):
@@ -136,7 +136,7 @@ def _services(root: Path) -> dict[str, tuple[str, bool]]:
 
 
 def variables_documented(project: Checked) -> str:
-    """Every environment variable that code, configurations or services read is explained."""
+    """Every environment variable that code, configurations or services read is documented."""
     root = project.root
     sources = [*root.glob("configs/*.yaml"), *root.glob("compose*.yaml")]
     used = {
@@ -144,7 +144,7 @@ def variables_documented(project: Checked) -> str:
         for path in sources
         for name in re.findall(r"\$\{([A-Z][A-Z0-9_]*)", path.read_text(encoding="utf-8"))
     }
-    # What a test disturbs is no setting.
+    # Variables that tests disturb are not settings.
     read = [path for path in _sources(root) if path.parent.name != "testing"]
     used |= {name for path in read for name in _variables_read(path)}
     text = (root / ".env.example").read_text(encoding="utf-8")
@@ -167,7 +167,7 @@ def _variables_read(path: Path) -> Iterator[str]:
 
 
 def expected_documented(project: Checked) -> str:
-    """Seed, machine and metrics are on record, of this configuration, and in the README."""
+    """Seed, machine and metrics are recorded for this configuration, and shown in the README."""
     root = project.root
     path = expected_path(root)
     expected = json.loads(path.read_text(encoding="utf-8"))
@@ -188,7 +188,7 @@ def expected_documented(project: Checked) -> str:
 
 
 def limits_listed(project: Checked) -> str:
-    """The README says what does not hold."""
+    """The README lists the limits of reproducibility."""
     root = project.root
     if not re.search(r"^- \w", readme_section(root, "Known limits"), re.MULTILINE):
         return "README.md lists no known limits; write the section, one line each"
@@ -196,7 +196,7 @@ def limits_listed(project: Checked) -> str:
 
 
 def readme_sections(project: Checked) -> str:
-    """The README leads a stranger from the requirements to a repeated run."""
+    """The README has the sections that a newcomer needs to repeat a run."""
     root = project.root
     wanted = ("Requirements", "Setup", "Train", "Reproduce a run", "Expected results")
     missing = [title for title in wanted if not readme_section(root, title)]
@@ -204,7 +204,7 @@ def readme_sections(project: Checked) -> str:
 
 
 def readme_commands(project: Checked) -> str:
-    """Every make target, subcommand and configuration that the README names is there."""
+    """Every make target, subcommand and configuration that the README names exists."""
     root = project.root
     text = (root / "README.md").read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"```(?:bash|sh)?\n(.*?)```", text, re.DOTALL))
@@ -238,7 +238,7 @@ def _subcommands(root: Path) -> set[str]:
 
 
 def machinery_unedited(project: Checked) -> str:
-    """Every file of the template's is as it was made; upgrades would overwrite what is edited."""
+    """No file of the template was edited; upgrades would overwrite the edits."""
     sums = read_sums(project.root)
     if not sums:
         return f"{SUMS} is missing or damaged; restore it from git"
@@ -258,7 +258,7 @@ def machinery_unedited(project: Checked) -> str:
 
 
 def git_clean(project: Checked) -> str:
-    """Nothing differs from the commit that a run will name."""
+    """The work tree is identical to the commit that a run will record."""
     root = project.root
     found = checkout(root)
     changed = found.names()

@@ -1,1 +1,1 @@
-"""Runs compared: with another, with themselves, with the recorded baseline."""
+"""Comparing runs: with each other, with their repetition, with the recorded baseline."""

@@ -1,7 +1,7 @@
-"""What the baseline is expected to come to: `docs/expected.json`, and the README's table of it.
+"""The expected results of the baseline: `docs/expected.json`, and the table in the README.
 
-`make expected` trains the baseline here and writes both; `tests/test_expected.py` holds a fresh run
-against the file: equal bits on the same class of machine, within a tolerance elsewhere.
+`make expected` trains the baseline here and writes both; `tests/test_expected.py` checks a fresh
+run against the file: equal bits on the same class of machine, within a tolerance elsewhere.
 """
 
 import json
@@ -23,20 +23,20 @@ from ..run.manifest import read_manifest
 
 CONFIG = "configs/baseline.yaml"
 TOLERANCE = 0.05
-"""How far apart two machines may be, as a share of the value, where the file says nothing else."""
+"""Default relative tolerance between machines, unless the file states another."""
 BEGIN, END = "<!-- expected results: make expected -->", "<!-- end of expected results -->"
 
 
 def expected_path(root: Path) -> Path:
-    """Where the expected results of the checkout at `root` are kept."""
+    """Path of the file with the expected results in the checkout at `root`."""
     return root / "docs" / "expected.json"
 
 
 def write_expected(config_class: type[RunConfig]) -> None:
-    """Train the baseline in every profile that this machine can run; write the file and the table.
+    """Train the baseline in every profile this machine supports, and write the file and the table.
 
     Raises:
-        ValueError: a run fails, or the README has lost its markers.
+        ValueError: a run failed, or the README lacks the markers.
     """
     root = find_project_root()
     readme = root / "README.md"
@@ -74,7 +74,7 @@ def write_expected(config_class: type[RunConfig]) -> None:
 
 
 def run_baseline(root: Path, profile: str) -> tuple[float, dict[str, Any]]:
-    """Train the baseline in a process of its own: seconds from its start to its end, manifest."""
+    """Train the baseline in a separate process; return its duration in seconds and its manifest."""
     with tempfile.TemporaryDirectory(prefix="expected-") as scratch:
         run_dir = Path(scratch) / "run"
         command = [sys.executable, "-m", PROJECT, "train", "--config", str(root / CONFIG)]
@@ -88,7 +88,7 @@ def run_baseline(root: Path, profile: str) -> tuple[float, dict[str, Any]]:
 
 
 def machine_class(manifest: Mapping[str, Any], profile: str) -> dict[str, Any]:
-    """What two machines must share to give the same bits in a profile."""
+    """The facts in which two machines must agree to give the same bits in a profile."""
     hardware, packages = manifest["hardware"], manifest["environment"]["packages"]
     portable = profile == "portable"
     return {
@@ -97,7 +97,7 @@ def machine_class(manifest: Mapping[str, Any], profile: str) -> dict[str, Any]:
         "cpu_capability": manifest["determinism"]["cpu_capability"],
         "system": manifest["environment"]["platform"].split("-")[0],
         "gpus": hardware["gpus"],
-        # What computes; the rest of the environment does not touch a number.
+        # The packages that compute; the rest of the environment does not affect any number.
         **{name: packages.get(name) for name in ("torch", "numpy", "scikit-learn")},
     }
 
@@ -105,7 +105,7 @@ def machine_class(manifest: Mapping[str, Any], profile: str) -> dict[str, Any]:
 def differing_keys(
     before: Mapping[str, Any], now: Mapping[str, Any], inert: tuple[str, ...]
 ) -> Iterator[str]:
-    """Keys that two configurations do not share, with both values; those that matter."""
+    """Keys that can change results and differ between two configurations, with both values."""
     before, now = flatten(before), flatten(now)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not is_inert(key, inert):
@@ -135,7 +135,7 @@ def _shown(name: str, value: float | None) -> str:
 
 
 def _tolerance(root: Path) -> dict[str, float]:
-    """What the file says so far: somebody may have measured it."""
+    """The tolerance stated in the existing file, which may have been measured."""
     try:
         found = json.loads(expected_path(root).read_text(encoding="utf-8"))["tolerance"]
         return {str(name): float(value) for name, value in found.items()}
@@ -144,7 +144,7 @@ def _tolerance(root: Path) -> dict[str, float]:
 
 
 def readme_table(readme: str) -> str:
-    """The table that a README holds between its markers.
+    """The table between the markers of a README.
 
     Raises:
         ValueError: a marker is missing.

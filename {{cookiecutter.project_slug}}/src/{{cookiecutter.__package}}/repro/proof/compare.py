@@ -1,4 +1,4 @@
-"""Where two runs part, and which layer differs: code, config, data, seed, environment, hardware.
+"""Where two runs diverge, and which layer differs: code, config, data, seed, environment, hardware.
 
 Reads run directories only; nothing here imports torch.
 """
@@ -27,12 +27,12 @@ KNOWN_CAUSES = (
     "code or data that no manifest sees: files outside the package and the data set",
     "memory that was read before it was written: determinism.fill_uninitialized_memory shows it",
 )
-"""What makes runs differ whose records agree."""
+"""Known reasons why runs with identical records differ."""
 
 LAYERS = ("seed", "code", "config", "data", "environment", "hardware", "determinism")
 
 FEW_PACKAGES = 3
-"""More than these are told in one line; `--json` has them all."""
+"""If more packages differ, they are summarized in one line; `--json` lists them all."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Divergence:
     a: Any
     b: Any
     note: str = ""
-    """What else is known of it, for a reader."""
+    """Additional explanation for the reader."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; numbers as text that reads back exactly."""
+        """Plain values, with numbers as text that can be read back exactly."""
         return {"step": self.step, "quantity": self.quantity, "a": repr(self.a), "b": repr(self.b)}
 
 
@@ -63,7 +63,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs compared with each other."""
+    """The result of comparing two runs."""
 
     divergence: Divergence | None
     incomplete: list[Path]
@@ -76,7 +76,7 @@ class Comparison:
 
 
 def compare_runs(run_a: Path, run_b: Path, inert: tuple[str, ...] = ()) -> Comparison:
-    """Compare two run directories bit for bit; keys of the configuration in `inert` do not count.
+    """Compare two run directories bit for bit, ignoring the configuration keys in `inert`.
 
     Raises:
         ValueError: one of them is not a run directory, or its files are damaged.
@@ -95,10 +95,10 @@ def compare_runs(run_a: Path, run_b: Path, inert: tuple[str, ...] = ()) -> Compa
 def _later_divergence(
     runs: tuple[tuple[Path, Mapping[str, Any]], ...], weights_a: str | None, weights_b: str | None
 ) -> Divergence | None:
-    """The first difference between runs whose steps are equal: in a row of the table, or a result.
+    """The first difference between runs with equal steps: in a row of the table, or a result.
 
-    What only one of them has is no difference: a row, since the other is not complete; a column,
-    since another version of the code wrote it.
+    What only one run has does not count: rows, because the other run may be incomplete; columns,
+    because another version of the code may have written them.
     """
     (run_a, a), (run_b, b) = runs
     tables = (read_metrics(run_dir / METRICS) for run_dir in (run_a, run_b))
@@ -122,23 +122,23 @@ def _later_divergence(
 
 
 def _weights(run_dir: Path, manifest: Mapping[str, Any]) -> str | None:
-    """A digest of the tensors: older versions of the format or its writer make other files."""
+    """A digest of the tensors, since other versions of the format or writer give other files."""
     recorded = manifest["results"].get("weights_sha256")
     if not recorded:
         return None
     content, tensors = read_weights(run_dir / WEIGHTS)
-    if recorded not in (sha256(content), tensors):  # before schema 4 it was of the tensors
+    if recorded not in (sha256(content), tensors):  # before schema 4: of the tensors only
         raise ValueError(f"{run_dir / WEIGHTS} does not hold the weights that the manifest names")
     return tensors
 
 
 def read_weights(path: Path) -> tuple[bytes, str]:
-    """A safetensors file, and the sha256 of its tensors' bytes in the order of their names.
+    """Read a safetensors file; also return the sha256 of its tensors' bytes, ordered by name.
 
     The format (https://huggingface.co/docs/safetensors): length of the header, header, bytes.
 
     Raises:
-        ValueError: the file is missing or not safetensors.
+        ValueError: the file is missing or not in safetensors format.
     """
     try:
         content = path.read_bytes()
@@ -166,7 +166,7 @@ def _steps(run_dir: Path, manifest: Mapping[str, Any]) -> list[Step]:
 
 
 def first_divergence(a: list[Step], b: list[Step]) -> Divergence | None:
-    """The first difference between two step logs; a shorter log differs where it ends."""
+    """The first difference between two step logs; if one is shorter, it differs at its end."""
     for step_a, step_b in zip(a, b, strict=False):
         facts_a, facts_b = ({"epoch": s.epoch, **s.numbers} for s in (step_a, step_b))
         for quantity in dict.fromkeys([*facts_a, *facts_b]):
@@ -182,10 +182,10 @@ def first_divergence(a: list[Step], b: list[Step]) -> Divergence | None:
 def causes(
     a: Mapping[str, Any], b: Mapping[str, Any], inert: tuple[str, ...] = ()
 ) -> Iterator[Cause]:
-    """Every recorded fact that differs, layer by layer; what cannot matter is left out."""
+    """Every recorded fact that differs, layer by layer, except those that cannot matter."""
     for layer in LAYERS:
         facts_a, facts_b = (_flat(manifest[layer], layer) for manifest in (a, b))
-        # An upgrade of the template comes before the files that it changed.
+        # An upgrade of the template is listed before the files that it changed.
         names = sorted(facts_a.keys() | facts_b.keys(), key=lambda key: (key != "template", key))
         for key in names:
             # The seed is a layer of its own.
@@ -197,7 +197,7 @@ def causes(
 
 
 def _resumed_elsewhere(name: str, manifest: Mapping[str, Any]) -> Iterator[Cause]:
-    """What had changed around a run when it was resumed, against its start."""
+    """What had changed between the start of a run and its resumes."""
     for resume in manifest.get("resumes") or []:
         for layer in ("environment", "hardware", "determinism"):
             before, now = flatten(manifest[layer]), flatten(resume.get(layer) or {})
@@ -208,7 +208,7 @@ def _resumed_elsewhere(name: str, manifest: Mapping[str, Any]) -> Iterator[Cause
 
 
 def compare(run_a: Path, run_b: Path, *, inert: tuple[str, ...], as_json: bool) -> int:
-    """Print the comparison of two runs; 0 when they are the same, 1 when they differ."""
+    """Print the comparison of two runs; return 0 if they are the same, 1 if they differ."""
     result = compare_runs(run_a, run_b, inert)
     if as_json:
         divergence = result.divergence
@@ -228,7 +228,7 @@ def compare(run_a: Path, run_b: Path, *, inert: tuple[str, ...], as_json: bool) 
 
 
 def explain(divergence: Divergence | None, found: list[Cause], *, identical: bool) -> Iterator[str]:
-    """Where two runs part and what differs between them, a line at a time."""
+    """Describe line by line where two runs diverge and what differs between them."""
     if divergence:
         yield (
             f"first differs at step {divergence.step}, in {divergence.quantity}: "
@@ -262,7 +262,7 @@ def explain(divergence: Divergence | None, found: list[Cause], *, identical: boo
 
 
 def _packages(found: list[Cause]) -> Iterator[str]:
-    """One line for what has one cause, such as the notebook's tools installed in between."""
+    """Summarize many package differences with a single cause, such as the notebook's tools."""
     for what, chosen in (
         ("were added", [c for c in found if c.a is None]),
         ("were removed", [c for c in found if c.b is None]),

@@ -1,4 +1,4 @@
-"""A page without scripts or downloads: two curves over each other, and what differs beside them."""
+"""A page without scripts or downloads: two curves overlaid, and a list of differences."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

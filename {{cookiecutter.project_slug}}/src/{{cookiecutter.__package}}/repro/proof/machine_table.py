@@ -1,6 +1,6 @@
-"""The same configuration on several machines: which pairs gave the same bits, and where not, why.
+"""The same configuration on several machines: which pairs gave the same bits, and if not, why.
 
-CI trains on each of its machines and publishes the table that this prints.
+CI trains on each of its machines and publishes the table printed here.
 """
 
 import itertools
@@ -17,11 +17,11 @@ SAME, DIFFERENT = 0, 1
 def machines(folder: Path, inert: tuple[str, ...] = ()) -> int:
     """Print a Markdown table of every pair of runs in `folder/<machine>/…`.
 
-    Returns 1 if two runs differ although nothing that was recorded of them does: that is a fault of
-    the project, where a difference between two kinds of machine is not; else 0.
+    Returns 1 if two runs differ although all their recorded facts agree: that is a bug. Differences
+    between kinds of machines return 0.
 
     Raises:
-        ValueError: there are no two runs, or one of them is damaged.
+        ValueError: there are fewer than two runs, or one of them is damaged.
     """
     runs = dict(sorted(_runs(folder)))
     if len(runs) < 2:
@@ -67,5 +67,5 @@ def _differences(result: Comparison) -> str:
 
 
 def _row(*cells: str) -> str:
-    # A bar or a line break in a fact would break the table.
+    # A vertical bar or a line break would break the table.
     return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

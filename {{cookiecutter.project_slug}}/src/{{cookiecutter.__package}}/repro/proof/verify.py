@@ -52,12 +52,12 @@ def verify(
 ) -> int:
     """Print whether `run_dir` gives the same bits again, and write `verify.json` and `verify.html`.
 
-    The whole run, or `num_segments` of the segments between consecutive checkpoints, chosen by
-    `seed`; that costs the same however long the run was (Jia et al., "Proof-of-Learning", IEEE
-    S&P 2021). Returns 0 if everything is equal, else 1.
+    This executes the whole run, or `num_segments` segments between consecutive checkpoints, chosen
+    by `seed`; segments cost the same however long the run was (Jia et al., "Proof-of-Learning",
+    IEEE S&P 2021). Returns 0 if everything is equal, else 1.
 
     Raises:
-        ValueError: the run is damaged or not complete, or could not be executed.
+        ValueError: the run is damaged or incomplete, or could not be executed.
     """
     manifest = _checked_manifest(run_dir, config_class, whole=num_segments is None)
     inert = tuple(inert_keys(config_class))
@@ -75,7 +75,7 @@ def verify(
     print("\n".join(explain(divergence, found, identical=identical)))
     try:
         _write(run_dir, manifest, segments, divergence, found, identical=identical)
-    except Exception as error:  # the verdict is final; no page about it changes that
+    except Exception as error:  # the verdict is final, whether or not the page can be written
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(f"warning: the report could not be written: {reason}", file=sys.stderr)
     print("IDENTICAL" if identical else "DIFFERENT")
@@ -101,19 +101,19 @@ def _checked_manifest(
             "no single configuration repeats it"
         )
     if whole:
-        compare_runs(run_dir, run_dir)  # its own files must agree before it is executed again
+        compare_runs(run_dir, run_dir)  # its files must be consistent before it is executed again
     return manifest
 
 
 def _announce(run_dir: Path, manifest: dict[str, Any]) -> None:
-    """After the last check that may refuse: a refusal is one line."""
+    """Announce the verification, after the last check that may fail: errors are one line."""
     if missing := _missing_commit(manifest):
         print(f"warning: {missing}", file=sys.stderr)
     print(f"executing again: {run_dir}", flush=True)
 
 
 def _missing_commit(manifest: dict[str, Any]) -> str:
-    """What to do where the commit of a run is not to be had; empty where it is, or no git is."""
+    """Advice if the commit of a run is not available; empty if it is, or without git."""
     root, commit = find_project_root(), manifest["code"]["commit"]
     if not commit:
         return "the run names no commit: it is executed by the code that is here"
@@ -144,12 +144,12 @@ def _whole(
 
 
 def _state_divergence(run_dir: Path, again: Path, step: int) -> Divergence | None:
-    """Whether the last checkpoints hold the same state: the optimizer is in no other file."""
+    """Compare the state in the last checkpoints: no other file contains the optimizer."""
     from ..run.checkpoint import checkpoint_digest
 
     paths = [checkpoint_path(folder / CHECKPOINTS, step) for folder in (run_dir, again)]
     if not all(path.exists() for path in paths):
-        return None  # a run may be handed on without its checkpoints
+        return None  # a run may have been shared without its checkpoints
     digests = [checkpoint_digest(path) for path in paths]
     return None if digests[0] == digests[1] else Divergence(step, "state", *digests)
 
@@ -163,7 +163,7 @@ def _segments(
     seed: int,
     inert: tuple[str, ...],
 ) -> tuple[list[Segment], list[Cause]]:
-    # Imported here: a whole verification leaves the framework to the process that trains.
+    # Imported here: verifying a whole run leaves the framework to the training process.
     from ..backend.state import from_file
     from ..run.checkpoint import checkpoint_digest
 
@@ -183,7 +183,7 @@ def _segments(
     chosen = sorted(random.Random(seed).sample(pairs, min(num_segments, len(pairs))))
     covered, total = sum(end - start for start, end in chosen), manifest["results"]["num_steps"]
     last = from_file(checkpoint_path(folder, steps[-1]))
-    logs_until(run_dir, steps[-1], last["logs"])  # an edited log is no record
+    logs_until(run_dir, steps[-1], last["logs"])  # an edited log proves nothing
     recorded = read_steps(run_dir / STEPS, partial=True)
     _announce(run_dir, manifest)
     print(
@@ -206,7 +206,7 @@ def _segments(
 
 
 def _prepare(run_dir: Path, again: Path, start: int) -> Path:
-    """A run directory that stands where `run_dir` stood after step `start`."""
+    """Create a run directory in the state in which `run_dir` was after step `start`."""
     again.mkdir()
     for name in (MANIFEST, CONFIG, STEPS, METRICS):
         shutil.copy(run_dir / name, again)
@@ -218,12 +218,12 @@ def _prepare(run_dir: Path, again: Path, start: int) -> Path:
 
 def _execute(*arguments: object) -> None:
     command = [sys.executable, "-m", PROJECT, "train", "--scratch", *map(str, arguments)]
-    # A verification is not an experiment: it is not tracked anywhere.
+    # A verification is not an experiment, so it is not tracked.
     done = subprocess.run(
         [*command, "tracking.mlflow_uri="], env=for_children(), stdout=subprocess.DEVNULL
     )
     if done.returncode == BAD_INPUT:
-        raise SystemExit(BAD_INPUT)  # it has said why, in one line
+        raise SystemExit(BAD_INPUT)  # the process has already printed why, in one line
     if done.returncode:
         raise ValueError(f"the run could not be executed again: exit code {done.returncode}")
 
@@ -264,5 +264,5 @@ def _write(
 
 
 def _curve(steps: list[Step]) -> list[tuple[int, float]]:
-    """The first number that was logged, over the steps."""
+    """The curve of the first logged number over the steps."""
     return [(step.step, next(iter(step.numbers.values()))) for step in steps if step.numbers]

@@ -1,1 +1,1 @@
-"""Every random number has a key; a sample order has one too."""
+"""Keyed randomness: every random number, and every sample order, is derived from a key."""

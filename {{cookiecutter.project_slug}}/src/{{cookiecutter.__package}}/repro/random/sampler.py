@@ -1,7 +1,7 @@
 """The order of the samples as a pure function of (seed, epoch, position).
 
-No permutation is stored: resuming anywhere takes the same time and memory for a thousand samples
-and for a billion, and there is no state of a loader to save.
+No permutation is stored: resuming at any step takes the same time and memory for a thousand
+samples as for a billion, and there is no loader state to save.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 from .streams import derive
 
 _ROUNDS = 8
-_CHUNK = 4096  # positions computed at once: enough to hide NumPy's cost a call, 32 kB
+_CHUNK = 4096  # positions computed at once: 32 kB, enough to hide NumPy's overhead per call
 
 
 class Permutation:
@@ -28,16 +28,16 @@ class Permutation:
         bits = max(2, (num_samples - 1).bit_length())
         self._half_bits = (bits // 2, bits - bits // 2)
         self._keys = [np.uint64(derive(key, "round", index)) for index in range(_ROUNDS)]
-        # Every round is an even permutation; of all permutations half are odd.
+        # Every round is an even permutation, but half of all permutations are odd.
         self._odd = num_samples > 1 and derive(key, "parity") % 2 == 1
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Sample indices at `positions`, both int64 of the same shape [K]."""
         values = self._encrypt(positions.astype(np.uint64))
-        # The network permutes the next power of two; walk until every value is back inside.
+        # The network permutes the next power of two; walk until every value is within range.
         while len(outside := np.flatnonzero(values >= self.num_samples)):
             values[outside] = self._encrypt(values[outside])
-        if self._odd:  # one transposition, of samples 0 and 1
+        if self._odd:  # a transposition of samples 0 and 1
             values[values < 2] ^= np.uint64(1)
         return values.astype(np.int64)
 
@@ -56,16 +56,16 @@ class Permutation:
 class BatchSampler:
     """Batches of `(epoch, index)` from optimizer step `start` to the last one.
 
-    The epoch travels with the index, so that whoever fetches the sample can key its randomness by
-    both. An epoch's incomplete last batch is dropped; which samples those are changes by epoch.
+    The index comes with its epoch, so that fetching a sample can key its randomness by both. The
+    incomplete last batch of an epoch is dropped; which samples it contains varies by epoch.
     With `accumulate`, each step's batch comes in that many parts of equal size.
 
-    Of `world_size` ranks, each yields its own slice of every part: `batch_size` counts the samples
-    of all, the ranks' slices in their order are what a single process would yield.
+    Each of `world_size` ranks yields its own slice of every part: `batch_size` counts the samples
+    of all ranks, whose slices in order are exactly what a single process would yield.
 
     Raises:
-        ValueError: a batch that the data, the parts or the ranks cannot fill; not one of
-            `num_epochs` and `num_steps`.
+        ValueError: the batch size does not fit the data, the parts or the ranks; or not exactly
+            one of `num_epochs` and `num_steps` is given.
     """
 
     def __init__(

@@ -2,10 +2,10 @@
 
 Randomness is stateless: each draw is a function of the seed, a purpose and coordinates such as
 (epoch, index) or the step. Nothing has to be saved to resume, the number of loader processes
-cannot matter, and evaluation or logging cannot move training. JAX's keys are the same idea
+cannot matter, and evaluation or logging cannot affect training. JAX's keys follow the same idea
 (JEP 263).
 
-Purposes that the machinery uses itself: `shuffle` (epoch) and `loader` (first step).
+Purposes used by the machinery itself: `shuffle` (epoch) and `loader` (first step).
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from ..config.base import MAX_SEED
 
 
 def check_seed(seed: int) -> None:
-    """Raise a `ValueError` unless `seed` is a whole number that all generators take."""
+    """Raise a `ValueError` unless `seed` is a whole number that all generators accept."""
     if type(seed) is not int or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed!r}")
 
@@ -25,17 +25,18 @@ def derive(seed: int, *path: str | int) -> int:
     """A 63-bit key for the stream `path` of `seed`, such as `derive(0, "augment", epoch, index)`.
 
     Hashed, not added: `seed + epoch + worker` gives the same key to different coordinates, and
-    torch's CPU generator keeps only the low 32 bits of what it is given.
+    torch's CPU generator keeps only the low 32 bits of its seed.
     """
     text = ":".join(map(str, (seed, *path)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 class SampleStreams:
-    """The generator of each sample in each epoch: counter-based, so it can start anywhere.
+    """A generator for each sample in each epoch: counter-based, so it can start anywhere.
 
-    One generator is put at the start of each stream: a microsecond, where making one takes ten. So
-    draw what a sample needs before you ask for the next. Loader processes have copies of their own.
+    A single generator is reset to the start of each stream: this takes a microsecond, creating one
+    takes ten. So finish drawing for one sample before asking for the next. Each loader process has
+    its own copy.
 
     Philox 4x64-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
@@ -44,7 +45,7 @@ class SampleStreams:
         self._seed, self._purpose = seed, purpose
         self._epoch = -1
         self._bits = np.random.Philox(key=derive(seed, purpose))
-        self._start = self._bits.state  # counter zero, nothing buffered
+        self._start = self._bits.state  # counter at zero, nothing buffered
         self._key = self._start["state"]["key"]  # two words: the epoch's key, and the index
         self._rng = np.random.Generator(self._bits)
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill cannot tear, that say when they are damaged, and that hold no pickle."""
+"""Checkpoints that survive a kill at any time, detect damage, and contain no pickle."""
 
 import logging
 from pathlib import Path
@@ -13,14 +13,14 @@ _log = logging.getLogger(__name__)
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
     """Write `folder/step-XXXXXXXX.pt` for `state["step"]`; keep it, the best, the `keep` newest.
 
-    At any instant a kill leaves either the whole new checkpoint or the one before it.
+    A kill at any instant leaves either the complete new checkpoint or the previous one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(folder, state["step"])
     write_whole(path, to_bytes(state))
     steps = [checkpoint_step(each) for each in list_checkpoints(folder)]
     for step in steps:
-        if step > state["step"]:  # the run was resumed from before it: it was damaged
+        if step > state["step"]:  # damaged, so an earlier one was resumed
             later = checkpoint_path(folder, step)
             later.replace(later.with_suffix(".damaged"))
     for step in [step for step in steps if step <= state["step"]][:-keep]:
@@ -30,12 +30,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
 
 
 def load_latest(folder: Path) -> dict[str, Any] | None:
-    """The state of the newest whole checkpoint; a damaged one is named and the one before taken.
+    """The state of the newest intact checkpoint; damaged ones are reported and skipped.
 
-    `None` where there is no checkpoint: the run was stopped before its first one.
+    `None` if there is no checkpoint: the run was stopped before its first one.
 
     Raises:
-        ValueError: there are checkpoints, and none of them is whole.
+        ValueError: there are checkpoints, but none of them is intact.
     """
     refused = []
     for path in reversed(list_checkpoints(folder)):

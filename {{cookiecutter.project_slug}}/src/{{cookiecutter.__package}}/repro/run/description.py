@@ -1,4 +1,4 @@
-"""What a run is made of, before it starts; and what has changed since a run to be resumed began."""
+"""What a run consists of, and what has changed when a run is resumed."""
 
 import logging
 from collections.abc import Mapping
@@ -33,13 +33,13 @@ def describe_run(
     num_steps: int,
     allow_changes: bool,
 ) -> dict[str, Any]:
-    """The manifest of a run that is about to start or resume; a resume keeps what it says.
+    """Build the manifest of a run that is about to start, or extend that of one to be resumed.
 
-    Nothing is written, so that a refusal leaves the record as it was.
+    Nothing is written, so that a refused run leaves the record untouched.
 
     Raises:
-        ValueError: a run is resumed with other code, data or configuration than it began with, or
-            is complete and has nothing to resume from.
+        ValueError: code, data or configuration of a resumed run have changed, or it is complete
+            and has no checkpoint.
     """
     root = find_project_root()
     facts = {
@@ -133,6 +133,6 @@ def changes_between(
 
 
 def _short(value: Any) -> str:
-    # A digest's first digits tell it from another; two whole ones hide what the line says.
+    # The first digits are enough to tell digests apart; in full they would clutter the line.
     text = repr(value)
     return text if len(text) < 60 else f"{text[:13]}…"

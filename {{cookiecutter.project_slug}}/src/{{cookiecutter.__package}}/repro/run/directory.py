@@ -1,4 +1,4 @@
-"""A run directory: its name, whether a run may start or be resumed there, and its only writer."""
+"""A run directory: naming it, checking that a run may start or resume there, and locking it."""
 
 import datetime
 import errno
@@ -18,16 +18,16 @@ _log = logging.getLogger(__name__)
 
 
 def new_run_id(config: RunConfig) -> str:
-    """A name that sorts by time and says what ran."""
+    """A name for a new run that sorts by time and says what ran."""
     now = datetime.datetime.now(datetime.UTC)
     return f"{now:%Y%m%d-%H%M%S-%f}-{config.experiment_name}-seed{config.seed}"
 
 
 def check_run_dir(run_dir: Path, *, resume: bool) -> None:
-    """Check, before anything is made, that a run may start or be resumed in `run_dir`.
+    """Check, before anything is created, that a run may start or be resumed in `run_dir`.
 
     Raises:
-        ValueError: a new run's directory is not empty; there is no run to resume.
+        ValueError: the directory of a new run is not empty, or there is no run to resume.
     """
     if resume:
         read_manifest(run_dir)
@@ -38,8 +38,8 @@ def check_run_dir(run_dir: Path, *, resume: bool) -> None:
 
 
 def find_unfinished(output_dir: Path, config: RunConfig, inert: tuple[str, ...]) -> Path | None:
-    """The newest run in `output_dir` that was cut short and that can be resumed: the same
-    configuration, code, environment and kind of device, and no process that is training in it."""
+    """The newest run in `output_dir` that was interrupted and can be resumed: same configuration,
+    code, lock, torch build and GPUs, and no other process is training in it."""
     paths = list(output_dir.glob(f"*/{MANIFEST}"))
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         run_dir = path.parent
@@ -48,7 +48,7 @@ def find_unfinished(output_dir: Path, config: RunConfig, inert: tuple[str, ...])
             with _locked(run_dir):
                 pass
         except (ValueError, OSError):
-            continue  # no record of this project, or in use
+            continue  # not a run of this project, or in use
         if manifest["results"]["completed"]:
             continue
         facts = {
@@ -70,13 +70,13 @@ def find_unfinished(output_dir: Path, config: RunConfig, inert: tuple[str, ...])
 
 @contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory, making it first if need be; two processes would mix their logs.
+    """Create a run directory if necessary, and lock it: two processes would mix their logs.
 
-    A directory that was made here and is still empty at the end, since the run was refused, goes.
+    If the run is refused, a directory created here is removed again.
 
     Raises:
-        ValueError: another process is training there, or the directory cannot be made.
-        OSError: as the system says; of a full disk, with what to do.
+        ValueError: another process is training there, or the directory cannot be created.
+        OSError: as raised by the system; for a full disk, the message says what to do.
     """
     made_here = not run_dir.exists()
     try:

@@ -1,8 +1,8 @@
-"""`Run`: one run from its first seed to its results, with the loop left to the task.
+"""`Run`: one run from seeding to results; the training loop itself belongs to the task.
 
-What a run has beside the mathematics stands behind a dozen verbs: its directory and the only
-writer's lock, seeds, batches in a fixed order, state that is saved, restored and digested, logs,
-the cadence of checkpoints, stop signals, tracking, progress, and the manifest.
+A dozen methods cover everything but the mathematics: the run directory and its lock, seeds,
+batches in a fixed order, state that is saved, restored and hashed, logs, periodic checkpoints,
+stop signals, tracking, progress, and the manifest.
 """
 
 import logging
@@ -44,7 +44,7 @@ C = TypeVar("C", bound=RunConfig)
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run came to; a metric is also an attribute, by its name or without `test_`:
+    """The results of a finished run. Each metric is also an attribute, with or without `test_`:
     `result.accuracy` is `result.metrics["test_accuracy"]`."""
 
     metrics: dict[str, float]
@@ -62,15 +62,15 @@ class Result:
 class Run(Generic[C]):
     """A run of the configuration class `config_class`; use it as a context manager.
 
-    `config` may be a configuration, nested mappings, or the path of a YAML file. `run_dir` names
-    the run's directory, new or empty, unless `resume` continues the run there from its last
-    checkpoint; `allow_changes` lets it resume with other code, data or configuration than it began
-    with. `stop_at` ends the run after that step, as SIGTERM does at any.
+    `config` may be a configuration, nested mappings, or the path of a YAML file. `run_dir` is the
+    run's directory, which must be new or empty; with `resume`, the run in it continues from its
+    last checkpoint. `allow_changes` permits resuming with changed code, data or configuration.
+    `stop_at` stops the run after that step, as SIGTERM would.
 
-    Entering it locks the directory, sets every determinism switch and seeds all libraries.
+    Entering the context locks the directory, sets every determinism switch and seeds all libraries.
 
     Raises:
-        ValueError: the configuration or the run directory is not usable.
+        ValueError: the configuration or the run directory cannot be used.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Run(Generic[C]):
         self._done = 0
         self._stepping = False
         self._open_step: int | None = None
-        """The step whose turn of the loop it is, counted from 0."""
+        """The step of the current loop iteration, counted from 0."""
         self._logged = self._is_best = False
 
     def __enter__(self) -> Self:
@@ -124,17 +124,17 @@ class Run(Generic[C]):
     # --- before the start ---------------------------------------------------------------------
 
     def use(self, device: str) -> Any:
-        """The device of that name (`auto`: the first GPU, if any), to which batches go from now on.
+        """Select the device by name (`auto`: the first GPU, if any); batches are moved there.
 
         Raises:
-            ValueError: `cuda` was asked for and there is none.
+            ValueError: `cuda` was requested but is not available.
         """
         self._device = resolve_device(device)
         return self._device
 
     def seed(self, purpose: str, *coordinates: str | int) -> None:
-        """Put the global random streams at the start of a stream of its own: whatever is drawn
-        next depends on the seed, `purpose` and `coordinates`, and on nothing that was drawn before.
+        """Reseed the global random generators: the numbers drawn next depend on the seed, `purpose`
+        and `coordinates` only, not on what was drawn before.
         """
         seed_stream(self.config.seed, purpose, *coordinates)
 
@@ -153,14 +153,14 @@ class Run(Generic[C]):
         num_workers: int = 0,
         prefetch_factor: int = 2,
     ) -> Batches:
-        """Batches of a map-style data set, which is asked for `(epoch, index)`.
+        """Batches of a map-style data set, which is indexed by `(epoch, index)`.
 
-        A step is an optimizer step: with `accumulate=k` its batch comes in k parts. The training is
-        as long as `num_epochs` or `num_steps` says.
+        A step is an optimizer step; with `accumulate=k` its batch comes in k parts. Set the length
+        of the training by either `num_epochs` or `num_steps`.
 
         Raises:
-            ValueError: a batch that the data cannot fill, loader processes without room for it, or
-                a second data set.
+            ValueError: the data cannot fill a batch, shared memory is too small for the loader
+                processes, or this is a second data set.
         """
         if self._batches is not None:
             raise ValueError("a run has batches of one data set; join them in one")
@@ -172,13 +172,13 @@ class Run(Generic[C]):
         return self._batches
 
     def start(self, data: Mapping[str, Any], **objects: Stateful) -> None:
-        """Begin, or resume: whatever is named in `objects` is saved, restored and digested.
+        """Start or resume the run: everything in `objects` is saved, restored and hashed.
 
-        `data` says what the run was trained on: `name`, `num_samples`, `sha256`, and more.
-        The object called `model`, or else every module, is what `model.safetensors` holds.
+        `data` describes the training data: at least `name`, `num_samples` and `sha256`.
+        `model.safetensors` will contain the object named `model`, or else every module.
 
         Raises:
-            ValueError: an object without a state, or what `describe_run` and `restore` refuse.
+            ValueError: an object has no state, or `describe_run` or `restore` raised it.
         """
         if self._recorder is not None:
             raise ValueError("run.start was called twice; name all objects in one call")
@@ -199,7 +199,7 @@ class Run(Generic[C]):
         )
         if self._state:
             restore(self._state, objects)
-            logs_until(self.dir, self._done, self._state["logs"])  # the last check that may refuse
+            logs_until(self.dir, self._done, self._state["logs"])  # the last check that may fail
         write_whole(self.dir / CONFIG, to_yaml(self._manifest["config"]))
         write_manifest(self.dir, self._manifest)
         self._recorder = self._open.enter_context(Recorder(self.dir, resume_step=self._done))
@@ -210,15 +210,15 @@ class Run(Generic[C]):
     # --- the loop -----------------------------------------------------------------------------
 
     def steps(self, batches: Batches) -> Iterator[tuple[int, Any]]:
-        """`(step, batch)` from the first step that is not done yet; steps count from 0.
+        """Yield `(step, batch)`, from the first step not yet done; steps count from 0.
 
-        The batch is on the device. With `accumulate` it is the list of its parts. After each turn a
-        checkpoint is written if one is due, and the run stops if it was asked to.
+        The batch is on the device; with `accumulate` it is a list of its parts. After each
+        iteration a checkpoint is saved if one is due, and the run stops if asked to.
 
         Raises:
-            ValueError: a turn logged nothing, or the steps were asked for twice.
-            Interrupted: the run was asked to stop, or no batch came; a checkpoint of its last step
-                is written.
+            ValueError: an iteration logged nothing, or `steps` was called twice.
+            Interrupted: the run was asked to stop, or no batch arrived; a checkpoint of the last
+                step has been saved.
         """
         if self._recorder is None or batches is not self._batches:
             raise ValueError("run.steps takes what run.batches gave, after run.start")
@@ -236,19 +236,20 @@ class Run(Generic[C]):
                 self._open_step, self._logged, self._is_best = step, False, False
                 yield step, batch if batches.accumulate > 1 else batch[0]
                 self._close_step(stop)
-        if stop.failure:  # no batch came
+        if stop.failure:  # no batch arrived
             if self._done > first:
                 self._save()
             raise Interrupted(self.dir, self._done, reason=stop.failure)
 
     def log_step(self, **numbers: Any) -> None:
-        """Record numbers of this step, exactly, in `steps.jsonl`; the same names at every step.
+        """Record numbers of this step, exactly, in `steps.jsonl`; use the same names at every step.
 
-        Numbers and tensors of one element; of a tensor on a GPU this waits for the GPU, which is
-        the price of an exact record of every step.
+        Accepts numbers and one-element tensors. A tensor on a GPU makes this wait for the GPU: the
+        price of an exact record of every step.
 
         Raises:
-            ValueError: not a number, a reserved or another name, or twice in a step.
+            ValueError: a value is not a number, a name is reserved or was not in the first step,
+                or the step was already logged.
         """
         step = self._now("log_step")
         if self._logged:
@@ -260,12 +261,12 @@ class Run(Generic[C]):
         self._logged = True
 
     def log_metrics(self, **numbers: Any) -> None:
-        """Record a row of `metrics.csv` after this step, such as the results of a validation.
+        """Record a row of `metrics.csv` after this step, such as validation results.
 
-        The row begins with the means of the steps' numbers since the row before (`train_loss`).
+        The row begins with the means of the logged numbers since the last row (`train_loss`).
 
         Raises:
-            ValueError: as `log_step`; called before it.
+            ValueError: as for `log_step`, or `log_step` was not called first.
         """
         step = self._now("log_metrics")
         if not self._logged:
@@ -276,7 +277,7 @@ class Run(Generic[C]):
         self._progress.row(self._row)
 
     def keep_best(self, name: str, *, higher: bool) -> None:
-        """Keep the checkpoint of this step if `name`, of the row just logged, is the best so far.
+        """Keep the checkpoint of this step if the metric `name`, just logged, is the best so far.
 
         Raises:
             ValueError: no such metric was logged at this step.
@@ -287,7 +288,7 @@ class Run(Generic[C]):
         value, best = self._row[name], self._best.get(name)
         if math.isnan(value):
             return
-        if best is None or (value > best if higher else value < best):  # on a tie the earlier stays
+        if best is None or (value > best if higher else value < best):  # on a tie, keep the earlier
             self._best, self._is_best = {"step": step + 1, name: value}, True
 
     def _now(self, verb: str) -> int:
@@ -318,18 +319,18 @@ class Run(Generic[C]):
     # --- the end ------------------------------------------------------------------------------
 
     def finish(self, metrics: Mapping[str, Any], *, weights: Any = None) -> Result:
-        """Write the final weights (those of the run, or of the module `weights`), and the manifest
+        """Save the final weights (the run's own, or those of the module `weights`) and the manifest
         with `metrics`; then draw the curves.
 
         Raises:
-            ValueError: a step is not done, or a metric is no number.
+            ValueError: steps remain to be done, or a metric is not a number.
         """
         num_steps = self._batches.num_steps if self._batches else 0
         if self._recorder is None or self._done < num_steps or self._state is None:
             done = f"step {self._done} of {num_steps}"
             raise ValueError(f"run.finish comes after the last step; this is after {done}")
         values = plain(_numbers(metrics))
-        # JSON has no NaN: what diverged is null.
+        # JSON has no NaN: diverged metrics become null.
         diverged = [name for name, value in values.items() if not math.isfinite(value)]
         if diverged:
             _log.warning("training diverged: %s is no finite number", ", ".join(diverged))

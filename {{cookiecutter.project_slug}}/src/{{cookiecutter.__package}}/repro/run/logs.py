@@ -1,4 +1,4 @@
-"""The logs of a run, `steps.jsonl` and `metrics.csv`: whatever numbers a task gives, exactly.
+"""The logs of a run, `steps.jsonl` and `metrics.csv`: exact records of a task's own numbers.
 
 Nothing here imports a framework.
 """
@@ -18,9 +18,9 @@ from typing import IO, Any, Self
 from ..files import METRICS, STEPS, write_whole
 
 COUNTERS = ("epoch", "step")
-"""What every row begins with; no number of a task has these names."""
+"""The columns every row begins with; tasks cannot use these names."""
 MEAN = "train_"
-"""What the mean of a step's number since the row before is called in the table."""
+"""Prefix in the table for the mean of a step's number since the last row."""
 
 Number = float | int
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
@@ -28,15 +28,15 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, counted from 1, and what was logged of it."""
+    """One optimizer step, counted from 1, and the numbers logged for it."""
 
     step: int
     epoch: int
     numbers: dict[str, Number] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One line; floats are exact (`float.hex`), as text."""
-        # Written out: `json.dumps` costs ten times as much, at every step.
+        """The step as a line of JSON; floats are written exactly (`float.hex`), as text."""
+        # Formatted by hand: `json.dumps` would take ten times as long, at every step.
         exact = "".join(
             f', "{name}": "{value.hex()}"' if type(value) is float else f', "{name}": {value}'
             for name, value in self.numbers.items()
@@ -45,7 +45,7 @@ class Step:
 
 
 class Recorder:
-    """Appends to the logs of a run; after a resume, what lies beyond the checkpoint is cut off."""
+    """Appends to the logs of a run; on resume, lines after the checkpoint are cut off."""
 
     def __init__(self, run_dir: Path, *, resume_step: int = 0) -> None:
         self._metrics_path = run_dir / METRICS
@@ -62,10 +62,10 @@ class Recorder:
         self._file: IO[bytes] = (run_dir / STEPS).open("ab")
 
     def step(self, step: Step) -> None:
-        """Append one line; flushed to the operating system, so that a kill loses none.
+        """Append one line, flushed to the operating system, so that a kill loses nothing.
 
         Raises:
-            ValueError: something is no number, or has another name than in the first step.
+            ValueError: a value is not a number, or the names differ from those of the first step.
         """
         numbers = plain(step.numbers, known=self._names)
         if tuple(numbers) != self._names:
@@ -79,18 +79,18 @@ class Recorder:
         self._since_row.append(step.numbers)
 
     def row(self, epoch: int, step: int, metrics: Mapping[str, Number]) -> dict[str, Number]:
-        """Append a row after `step`: means of the steps' numbers since the row before, `metrics`.
+        """Append a row after `step`: means of the steps' numbers since the last row, and `metrics`.
 
         Raises:
-            ValueError: something is no number, or has another name than in the first row, or a
-                mean's; no step came since the row before.
+            ValueError: a value is not a number, names differ from those of the first row or clash
+                with a mean, or no step was logged since the last row.
         """
         if not self._since_row:
             raise ValueError(f"the row after step {step} needs a step since the row before it")
         means = {
             f"{MEAN}{name}": sum(each[name] for each in self._since_row) / len(self._since_row)
             for name in self._names
-            # The table of a run that an older version began has not all of them.
+            # The table of a run started by an older version may lack some of them.
             if not self._columns or f"{MEAN}{name}" in self._columns
         }
         if taken := sorted(means.keys() & metrics.keys()):
@@ -108,7 +108,7 @@ class Recorder:
 
     def sync(self) -> dict[str, str]:
         """Flush both logs to disk. Call this before saving a checkpoint: a log must never end
-        before the step that its checkpoint claims. Returns each log's sha256 by its name."""
+        before the step that its checkpoint claims. Returns the sha256 of each log by its name."""
         os.fsync(self._file.fileno())
         with self._metrics_path.open("rb") as file:
             os.fsync(file.fileno())
@@ -122,17 +122,17 @@ class Recorder:
 
 
 def plain(numbers: Mapping[str, Any], *, known: tuple[str, ...] = ()) -> dict[str, Number]:
-    """The same as Python's own numbers; NumPy's are written otherwise, and would not be read.
+    """Convert to plain Python numbers; NumPy's are formatted differently and cannot be read back.
 
-    Names that are `known` are not checked again.
+    Names in `known` are not checked again.
 
     Raises:
-        ValueError: something is no number, or has a name that no number of a task may have.
+        ValueError: a value is not a number, or its name is not allowed.
     """
     for name in numbers:
         if name in COUNTERS:
             raise ValueError(f"{name} is a column of every log; take another name")
-        # What MLflow takes, and no table has to quote.
+        # Accepted by MLflow, and never quoted in a CSV file.
         if name not in known and not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name for a number; take letters, digits, _ . / -")
     return {name: _plain(name, value) for name, value in numbers.items()}
@@ -161,7 +161,7 @@ def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None = None) 
     """The text of both logs up to `step`, by name.
 
     Raises:
-        ValueError: that text does not have the sha256 that `logs` names.
+        ValueError: that text does not match its sha256 in `logs`.
     """
     steps = read_steps(run_dir / STEPS, partial=True)
     rows = [row for row in read_metrics(run_dir / METRICS) if int(row["step"]) <= step]
@@ -180,10 +180,10 @@ def logs_until(run_dir: Path, step: int, logs: Mapping[str, str] | None = None) 
 
 
 def read_steps(path: Path, *, partial: bool = False) -> list[Step]:
-    """The steps of a run; `partial` forgives a last line that a kill cut short.
+    """Read the steps of a run; `partial` tolerates a last line truncated by a kill.
 
     Raises:
-        ValueError: a line is not one of ours; the message names it.
+        ValueError: a line is not in the format of this log; the message names it.
     """
     if not path.exists():
         return []
@@ -215,7 +215,7 @@ def _number(value: object) -> Number:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of `metrics.csv` as text; a last row that a kill cut short is left out."""
+    """The rows of `metrics.csv` as text, without a last row truncated by a kill."""
     if not path.exists():
         return []
     try:
@@ -233,7 +233,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 def to_float(text: str) -> float:
-    """A cell of the table as a number; NaN where it holds none."""
+    """A cell of the table as a number, or NaN if it is not one."""
     try:
         return float(text)
     except ValueError:

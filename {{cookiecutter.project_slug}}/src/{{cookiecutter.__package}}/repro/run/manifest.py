@@ -1,6 +1,6 @@
-"""What a run was made of: code, data, configuration, environment, hardware and switches.
+"""What went into a run: code, data, configuration, environment, hardware and switches.
 
-Nothing here imports torch; the caller hands in what only torch knows.
+Nothing here imports torch; the caller passes in what only torch knows.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from ..redact import without_secrets
 
 SCHEMA = 4
 ANSWERS = ".template.json"
-"""What the project was generated from: the template's version and the answers."""
+"""Records what the project was generated from: template version and answers."""
 FIELDS: dict[str, tuple[str, ...]] = {
     "schema": (),
     "project": (),
@@ -39,20 +39,20 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "determinism": ("*",),
     "results": ("metrics", "best", "weights_sha256", "logs", "num_steps", "completed"),
 }
-"""Every field and what it holds; `*`: anything else. A run that was resumed has `resumes` too."""
+"""Every field and its content; `*`: any other name. A resumed run also has `resumes`."""
 
 MACHINERY = PACKAGE / "repro"
 SUMS = "repro.sum"
-"""Lists every file of the template's with its sha256, as it was when it was made."""
+"""Lists every file that belongs to the template, with the sha256 it was generated with."""
 _INSTRUCTION_SETS = (
     *("amx_tile", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx512f"),
     *("avx_vnni", "avx2", "fma", "avx", "sse4_2", "sve", "asimd"),
 )
-"""Those that numerical libraries choose their code by."""
+"""The CPU flags by which numerical libraries choose their code."""
 
 
 def write_manifest(run_dir: Path, manifest: Mapping[str, Any]) -> None:
-    """Write `manifest.json` whole or not at all."""
+    """Write `manifest.json` atomically."""
     write_whole(run_dir / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -60,8 +60,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     """Read the manifest of a run.
 
     Raises:
-        ValueError: not a run directory of this project, or a manifest that is torn, of another
-            schema, or with a field missing or unknown.
+        ValueError: this is not a run directory of this project, or its manifest is incomplete, has
+            another schema, or has missing or unknown fields.
     """
     path = run_dir / MANIFEST
     try:
@@ -93,8 +93,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
 
 
 def _from_older(manifest: dict[str, Any]) -> None:
-    """Runs from before version 0.2.0 of the template do not name it, and those from before 0.3.0
-    list the machinery's files beside the task's."""
+    """Upgrade an older manifest: before version 0.2.0 it did not name the template's version, and
+    before 0.3.0 it listed the machinery's files together with the task's."""
     manifest["schema"] = SCHEMA
     if isinstance(manifest.get("code"), dict):
         manifest["code"].setdefault("template", None)
@@ -118,12 +118,12 @@ def _check_fields(
 
 
 def describe_code(root: Path, *, leave_out: Path | None = None) -> dict[str, Any]:
-    """Commit, whether the tree differs from it, a digest of the difference, one of each source,
-    and the version of the template.
+    """The commit, whether the tree differs from it, digests of the difference and of each source
+    file, and the version of the template.
 
-    Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`, with `-dirty`
-    behind it where the tree had changes. Runs are not code: what lies beside `leave_out`, the run's
-    directory, does not count.
+    Outside git, as in an image, the commit comes from the variable `CODE_COMMIT`, with the suffix
+    `-dirty` if the tree had changes. Runs are not code: everything next to `leave_out`, the run's
+    directory, is ignored.
     """
     return {
         **_describe_commit(root, leave_out),
@@ -146,10 +146,10 @@ def _describe_commit(root: Path, leave_out: Path | None) -> dict[str, Any]:
 
 
 def is_under_git(root: Path, *, or_named: bool = False) -> bool:
-    """Whether `root` is a repository, or in one that knows it: some merely have it inside.
+    """Whether `root` is a repository, or tracked by the one that contains it.
 
     Raises:
-        GitError: git refuses, or is not installed (but not where the commit is named otherwise).
+        GitError: git fails or is not installed (except when the commit is known otherwise).
     """
     repository = find_repository(root)
     if repository is None or (or_named and shutil.which("git") is None):
@@ -162,11 +162,11 @@ def _template_version(root: Path) -> str | None:
     try:
         return str(json.loads((root / ANSWERS).read_text(encoding="utf-8"))["template"]["version"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # somebody else's project by now
+        return None  # by now part of another project
 
 
 def _task_files(root: Path) -> dict[str, str]:
-    """sha256 of each file of the task, by its path in the checkout; sub-packages count."""
+    """sha256 of each file of the task, sub-packages included, by its path in the checkout."""
     inside = {path for path in PACKAGE.rglob("*.py") if MACHINERY not in path.parents}
     sources = {f"src/{PROJECT}/{path.relative_to(PACKAGE).as_posix()}": path for path in inside}
     sources |= {"train.py": root / "train.py"} if (root / "train.py").is_file() else {}
@@ -174,7 +174,7 @@ def _task_files(root: Path) -> dict[str, str]:
 
 
 def describe_machinery(root: Path) -> dict[str, Any]:
-    """One digest of the machinery's files, and the names of those that were edited."""
+    """One digest over the machinery's files, and the names of those that were edited."""
     files = {
         path.relative_to(MACHINERY).as_posix(): sha256(path.read_bytes())
         for path in sorted(MACHINERY.rglob("*.py"))
@@ -192,8 +192,8 @@ def describe_machinery(root: Path) -> dict[str, Any]:
 
 
 def read_sums(root: Path) -> dict[str, str]:
-    """sha256 of each file of the template's by its path, as `repro.sum` has them; `sha256sum
-    --check repro.sum` compares them too."""
+    """sha256 of each file that belongs to the template, by path, as listed in `repro.sum`;
+    `sha256sum --check repro.sum` compares them too."""
     try:
         lines = (root / SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -202,7 +202,7 @@ def read_sums(root: Path) -> dict[str, str]:
 
 
 def sha256(content: bytes) -> str:
-    """The digest as it is written in records."""
+    """The digest in the format used by all records."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -210,7 +210,7 @@ def describe_environment(root: Path) -> dict[str, Any]:
     """Python, platform, every installed package, and a digest of the lock files."""
     packages: dict[str, str] = {}
     for distribution in metadata.distributions():
-        # Of two with one name an import takes the first on the path. Without one: half removed.
+        # Of two packages with one name, the first on the path is imported. No name: half removed.
         if name := distribution.metadata["Name"]:
             packages.setdefault(name.lower(), distribution.version)
     return {
@@ -222,7 +222,7 @@ def describe_environment(root: Path) -> dict[str, Any]:
 
 
 def describe_hardware(accelerator: Mapping[str, Any]) -> dict[str, Any]:
-    """The processor, and what torch reports of GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
+    """The processor, and what torch reports about GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
     cpu, flags = read_cpu()
     return {
         "cpu": cpu,
@@ -233,14 +233,14 @@ def describe_hardware(accelerator: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lock_files(root: Path) -> list[Path]:
-    """The lock files that `[tool.repro] locks` in `pyproject.toml` names and that exist."""
+    """The existing lock files among those named by `[tool.repro] locks` in `pyproject.toml`."""
     with (root / "pyproject.toml").open("rb") as file:
         patterns = tomllib.load(file)["tool"]["repro"]["locks"]
     return sorted(path for pattern in patterns for path in root.glob(pattern))
 
 
 def command_line() -> str:
-    """The command of this process as typed, without the path of the interpreter and passwords."""
+    """The command line of this process, without the interpreter's path and without passwords."""
     return without_secrets(shlex.join(["python", *sys.orig_argv[1:]]))
 
 

@@ -1,4 +1,4 @@
-"""`curves.png`: every column of a run's table, beside those that are of the same quantity."""
+"""`curves.png`: every column of a run's table, grouped by quantity."""
 
 import logging
 from pathlib import Path
@@ -13,25 +13,25 @@ MAX_AXES = 6
 
 
 def try_to_plot(run_dir: Path) -> None:
-    """Draw the curves; a picture that fails is one warning, for the results are final before it."""
+    """Draw the curves; failure is only a warning, since the results are already final."""
     try:
         plot_curves(run_dir)
-    except Exception as error:  # a library's settings, fonts, a full disk: none concerns the run
+    except Exception as error:  # library settings, fonts, a full disk: nothing that affects the run
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         _log.warning("warning: no %s: %s; the results are complete", run_dir / CURVES, reason)
 
 
 def plot_curves(run_dir: Path) -> None:
-    """Draw the table of a run over its steps into `curves.png`; nothing where it has no row."""
+    """Draw the table of a run over its steps into `curves.png`, unless it has no rows."""
     rows = read_metrics(run_dir / METRICS)
     if not rows:
         return
-    # Imported here: matplotlib costs a second, and `compare` needs only the logs.
+    # Imported here: matplotlib takes a second, and `compare` needs only the logs.
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's matplotlibrc is for other pictures
+        matplotlib.rcdefaults()  # ignore the user's matplotlibrc
         groups = list(quantities(rows[0]).items())[:MAX_AXES]
         height = 3.5 * ((len(groups) + 1) // 2)
         figure = Figure(figsize=(9, height), layout="constrained")
@@ -42,9 +42,9 @@ def plot_curves(run_dir: Path) -> None:
 
 
 def quantities(row: dict[str, str]) -> dict[str, list[str]]:
-    """The columns of a table by what they are of: `train_loss` and `val_loss` are both loss.
+    """Group the columns of a table by quantity: `train_loss` and `val_loss` are both `loss`.
 
-    Quantities of several columns come first.
+    Quantities with several columns come first.
     """
     groups: dict[str, list[str]] = {}
     for column in row:

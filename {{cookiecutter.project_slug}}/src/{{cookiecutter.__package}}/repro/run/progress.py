@@ -1,4 +1,4 @@
-"""Progress that suits its reader: a bar in a terminal or notebook, a line a row in a log."""
+"""Progress to suit the reader: a bar in a terminal or notebook, one line per row in a log."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Shows how far a run is; `row` reports a row of its table."""
+    """Shows how far a run has got; `row` reports a row of its table."""
 
     def __init__(self, num_steps: int, *, start: int = 0) -> None:
         self._total = num_steps
@@ -44,7 +44,7 @@ class Progress:
     def _unless_closed(self) -> Iterator[None]:
         try:
             yield
-        except OSError:  # the terminal is gone; the run is about to hear of it, or continues
+        except OSError:  # the terminal is gone; a signal may stop the run, or it continues
             self._bar.disable, self._shown = True, False
 
     def __enter__(self) -> Self:

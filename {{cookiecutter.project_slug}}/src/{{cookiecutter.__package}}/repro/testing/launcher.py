@@ -1,9 +1,9 @@
-"""Runs of the package in forks of an interpreter that has its libraries loaded: a second each.
+"""Runs the package in forks of an interpreter with its libraries preloaded: a second each.
 
-`Launcher` is the side of the tests. Executed as a program, this file is the other side: it reads a
-request a line, forks, and answers when the fork has ended. Nothing of the package has run in the
-parent, so a fork is as fresh as a process that was started cold, but for the hash seed and the
-address layout, which it shares with its siblings: the tests use two launchers that differ in both.
+`Launcher` is the client, used by the tests. Executed as a program, this file is the server: it
+reads one request per line, forks, and answers when the fork has ended. No code of the package has
+run in the parent, so a fork is as good as a freshly started process, except that it shares its hash
+seed and address layout with its siblings: the tests use two launchers that differ in both.
 """
 
 import ast
@@ -25,20 +25,20 @@ from typing import Any
 
 _HOME = Path(__file__).resolve().parents[2]
 PACKAGE, ROOT = _HOME.name, _HOME.parents[1]
-FORKS = sys.platform == "linux"  # elsewhere every run is a process of its own
+FORKS = sys.platform == "linux"  # elsewhere every run is a new process
 LOADED_LATER = ("torch._dynamo", "torch._inductor.config", "matplotlib.backends.backend_agg")
-"""What libraries load by themselves: an optimizer, the deterministic mode, a picture."""
+"""Modules that libraries load lazily: for optimizers, deterministic mode, plots."""
 
 
 class Launcher:
-    """An interpreter with `environ` set before its start, which executes requests in forks.
+    """An interpreter started with the variables `environ`, which executes requests in forks.
 
-    `settled` is what the program would set, or unset (`None`), and then start itself again: a fork
-    that does so would leave behind what is disturbed around it.
+    `settled` holds the variables for whose sake the program would restart itself (`None`: unset);
+    by restarting, a fork would escape the disturbances.
     """
 
     def __init__(self, environ: Mapping[str, str], settled: Mapping[str, str | None]) -> None:
-        # MLflow's address empty, not unset: .env would fill it in, and tests report to no server.
+        # Empty rather than unset, or .env would fill it in: tests must not report to a server.
         merged = {**os.environ, **settled, "MLFLOW_TRACKING_URI": "", **environ}
         self._environ = {name: value for name, value in merged.items() if value is not None}
         self._scratch = tempfile.TemporaryDirectory(prefix="launcher-")
@@ -58,9 +58,9 @@ class Launcher:
     def run(
         self, *arguments: object, environ: Mapping[str, str] | None = None, **disturb: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Execute a command line of the package to its end and capture what it prints.
+        """Execute a command line of the package to its end and capture its output.
 
-        The marks that the disturbances left are its attribute `marks`.
+        The attribute `marks` of the result holds the marks left by the disturbances.
         """
         with self._lock:
             self._count += 1
@@ -81,7 +81,7 @@ class Launcher:
         return done
 
     def close(self) -> None:
-        """End the interpreter; it has nothing to save."""
+        """Terminate the interpreter; it has nothing to save."""
         if FORKS:
             self._server.kill()
             self._server.wait()
@@ -118,7 +118,7 @@ def play(request: Mapping[str, Any]) -> int:
         os.dup2(handle, number)
         os.close(handle)
     os.environ.update(request["environ"])
-    # What the program would find if it had been started cold, and would start again.
+    # What the program would see if it had been started fresh and had restarted itself.
     sys.orig_argv = [sys.executable, "-m", PACKAGE, *request["arguments"]]
     sys.argv = [PACKAGE, *request["arguments"]]
     surroundings.disturb(Path(marks), **request["disturb"])
@@ -128,15 +128,15 @@ def play(request: Mapping[str, Any]) -> int:
 
 
 def serve() -> int:
-    """Fork for each request on stdin; answer on stdout with the exit code of each."""
+    """Fork for each request on stdin, and answer on stdout with its exit code."""
     before = dict(os.environ)
     preload()
-    # scikit-learn sets variables of OpenMP, with which a fork would not be as one started cold.
+    # scikit-learn sets OpenMP variables that a freshly started process would not have.
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
-    gc.freeze()  # collections in the forks need not walk through what they all share
+    gc.freeze()  # garbage collections in the forks can skip what they all share
     answers = os.fdopen(os.dup(1), "w")
-    ended, note = os.pipe()  # a byte comes through whenever a fork has ended
+    ended, note = os.pipe()  # receives a byte whenever a fork has ended
     os.set_blocking(note, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(note)
@@ -166,12 +166,12 @@ def serve() -> int:
                     code = play(request)
                     sys.stdout.flush()
                     sys.stderr.flush()
-                    os._exit(code)  # tearing all the libraries down takes most of a second
+                    os._exit(code)  # shutting down all the libraries would take most of a second
                 numbers[process] = request["number"]
 
 
 def preload() -> None:
-    """Load the libraries that a run needs, without anything of the package."""
+    """Load the libraries that a run needs, but no code of the package."""
     folders = (_HOME, _HOME / "repro" / "run", _HOME / "repro" / "backend")
     files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
     names = {name for path in files for name in _imported(path)}

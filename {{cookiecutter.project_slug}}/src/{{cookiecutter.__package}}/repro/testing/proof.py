@@ -1,4 +1,4 @@
-"""Runs of a configuration in surroundings that must not matter, and what they came to."""
+"""Runs of a configuration in surroundings that must not matter, and their results."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from .surroundings import VARIED
 PLAIN = {"PYTHONHASHSEED": "1"}
 ELSEWHERE = {
     "PYTHONHASHSEED": "2",
-    "MALLOC_PERTURB_": "165",  # fresh memory is filled with bytes that are no zeros
+    "MALLOC_PERTURB_": "165",  # fresh memory is filled with non-zero bytes
     "TZ": "Pacific/Chatham",
     "LC_ALL": "C",
 }
@@ -42,15 +42,15 @@ KILLS = {
     "before the weights are written": ("before", "repro.run.lifecycle.weights_file", 0.0),
     "before the manifest is finished": ("before", "repro.run.lifecycle.write_manifest", 1.0),
 }
-"""Instants of a SIGKILL: a call of the machinery, at a fraction of all its calls in a whole run."""
+"""When to SIGKILL: at a call of a machinery function, a fraction of all its calls in a run."""
 POSIX = os.name != "nt"
 
 
 class Proof:
     """Runs of the configuration file `config` in `folder`, two at a time; a context manager.
 
-    `overrides` are added to every command line (`"training.num_epochs=1"`). What the caller's shell
-    sets for libraries is taken out of its environment first.
+    `overrides` are added to every command line (`"training.num_epochs=1"`). Variables that the
+    caller's shell sets for libraries are removed first.
     """
 
     def __init__(self, config: Path, folder: Path, overrides: tuple[str, ...] = ()) -> None:
@@ -62,7 +62,7 @@ class Proof:
         for name in [n for n in os.environ if n.startswith("GIT_") or is_foreign(n)]:
             del os.environ[name]
         self._launchers = [self._launcher(environ) for environ in (PLAIN, ELSEWHERE)]
-        self._pool = ThreadPoolExecutor(max_workers=2)  # a run uses one thread
+        self._pool = ThreadPoolExecutor(max_workers=2)  # each run uses one thread
         self._open.callback(self._pool.shutdown, cancel_futures=True)
         for name, scenario in {"plain": plain, "seed 1": seed(1), **SCENARIOS}.items():
             target = self._folder / name.replace(" ", "-").replace(",", "")
@@ -81,7 +81,7 @@ class Proof:
         return launcher
 
     def run(self, *arguments: object, elsewhere: bool = False, **how: Any) -> CompletedProcess[str]:
-        """Run a command to its end; a disturbance that did not happen fails the test."""
+        """Run a command to its end; fail the test if a disturbance did not happen."""
         done = self._launchers[elsewhere].run(*arguments, **how)
         wanted = [*(VARIED if "vary" in how else ()), *(["SIGKILL"] if "kill" in how else ())]
         wanted += [how["send"].split()[0]] if "send" in how else []
@@ -90,30 +90,30 @@ class Proof:
         return done
 
     def train(self, run_dir: Path, *arguments: object, **how: Any) -> Path:
-        """Train into `run_dir`, which must succeed."""
+        """Train into `run_dir`; this must succeed."""
         command = ["train", "--config", self._config, "--run-dir", run_dir, *self._overrides]
         done = self.run(*command, *arguments, **how)
         assert done.returncode == 0, done.stderr
         return run_dir
 
     def resume(self, run_dir: Path, *arguments: object, **how: Any) -> Path:
-        """Resume the run, which must succeed."""
+        """Resume the run; this must succeed."""
         done = self.run("train", "--resume", run_dir, *arguments, **how)
         assert done.returncode == 0, done.stderr
         return run_dir
 
     def calls(self, name: str) -> int:
-        """How often a whole run calls a function of `KILLS`."""
+        """How often a complete run calls a function of `KILLS`."""
         marks = json.loads((self.directory("plain") / "calls.json").read_text())
         assert marks.get(name), f"a run never calls {name}"
         return marks[name]
 
     def directory(self, name: str) -> Path:
-        """The run of a scenario, when it is done."""
+        """The run directory of a scenario, once the run is done."""
         return self._runs[name].result()
 
     def bits(self, name: str) -> dict[str, object]:
-        """Everything that a run computed: logs, weights, results, and the state to resume from."""
+        """Everything that a run computed: logs, weights, results, and the last saved state."""
         run_dir = self.directory(name)
         results = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))["results"]
         assert results["completed"]
@@ -127,7 +127,7 @@ class Proof:
             return file.readline()
 
     def verify(self, name: str) -> CompletedProcess[str]:
-        """`verify`, on a copy of a run."""
+        """Execute `verify` on a copy of a run."""
         copied = shutil.copytree(self.directory(name), self._folder / "verified")
         return self.run("verify", copied)
 
@@ -136,7 +136,7 @@ Scenario = Callable[[Proof, Path], Path]
 
 
 def plain(proof: Proof, run_dir: Path) -> Path:
-    """The run that all others must be equal to; it counts the calls of `KILLS`."""
+    """The reference run that all others must equal; it also counts the calls of `KILLS`."""
     names = sorted({name for _, name, _ in KILLS.values()})
     command = ["train", "--config", proof._config, "--run-dir", run_dir, *proof._overrides]
     done = proof.run(*command, count=names)
@@ -154,7 +154,7 @@ def trained(*overrides: str, **how: Any) -> Scenario:
 
 
 def cold(proof: Proof, run_dir: Path) -> Path:
-    """A process started from nothing, with variables of its caller that would change bits."""
+    """A freshly started process, with inherited variables that would change bits."""
     caller = {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "default", "PYTHONHASHSEED": "77"}
     proof.train(run_dir, environ=caller)
     manifest = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
@@ -164,7 +164,7 @@ def cold(proof: Proof, run_dir: Path) -> Path:
 
 
 def killed(proof: Proof, run_dir: Path, *, instant: tuple[str, str, float], workers: int) -> Path:
-    """SIGKILL, then resume elsewhere with another number of workers."""
+    """SIGKILL, then resume in other surroundings with another number of workers."""
     when, name, fraction = instant
     call = 1 + round(fraction * (proof.calls(name) - 1))
     command = ["train", "--config", proof._config, "--run-dir", run_dir, *proof._overrides]
@@ -176,7 +176,7 @@ def killed(proof: Proof, run_dir: Path, *, instant: tuple[str, str, float], work
 
 
 def terminated(proof: Proof, run_dir: Path) -> Path:
-    """SIGTERM to trainer and loader process, as a cluster sends it, then resume."""
+    """SIGTERM to trainer and loader processes, as sent by a cluster, then resume."""
     step = max(1, proof.calls(_STEP) // 3)
     command = ["train", "--config", proof._config, "--run-dir", run_dir, *proof._overrides]
     stopped = proof.run(*command, "data.num_workers=1", send=f"SIGTERM after {_STEP} {step}")
@@ -198,4 +198,4 @@ SCENARIOS: dict[str, Scenario] = {
     "a checkpoint each step": trained("record.checkpoint_every=1"),
     **({"terminated": terminated, **dict(_kills())} if POSIX else {}),
 }
-"""What must not matter, by name."""
+"""Everything that must not matter, by name."""

@@ -1,7 +1,7 @@
-"""What must not matter to a run, changed on purpose, all at once; and kills at chosen instants.
+"""Changes everything that must not matter to a run, all at once; and kills it at chosen instants.
 
-After Debian's reprotest: vary everything together, and look for the cause only if a bit differs.
-Every function here changes the process it is called in and is never undone.
+As in Debian's reprotest: vary everything together, and look for the cause only if a bit differs.
+Every function here permanently changes the process in which it is called.
 """
 
 import datetime
@@ -29,11 +29,11 @@ NOISY = (
     "repro.run.lifecycle.save_checkpoint",
     "repro.run.progress.Progress.step",
 )
-"""Calls of a run around which foreign code may draw random numbers: logging, evaluation."""
+"""Functions around whose calls foreign code may draw random numbers: logging, evaluation."""
 FETCH = "torch.utils.data._utils.fetch._MapDatasetFetcher.fetch"
 
 MARKS: Counter[str] = Counter()
-"""How often each disturbance was met: one that never was has proved nothing."""
+"""How often each disturbance took effect: one that never did has proved nothing."""
 VARIED = ("listings", "clock", "machine", "randomness", "speed", "folder", "leftovers", "modes")
 _marks_path: Path | None = None
 
@@ -45,7 +45,7 @@ def disturb(
     process at "before|after FUNCTION N", the N-th call, or `send` it a signal: "SIGTERM after …".
     `count` the calls of functions.
 
-    What happened of it is written to `marks`.
+    The disturbances that happened are written to `marks`.
     """
     global _marks_path
     _marks_path = marks
@@ -70,14 +70,14 @@ def _count(name: str, calls: int) -> None:
 
 
 def write_marks() -> None:
-    """Hand on what happened; a process that started itself again has nothing to hand on."""
+    """Report what happened; a process that restarted itself has nothing to report."""
     inherited = {"hash": hash("reproducible"), "zone": time.tzname[0]}
     inherited["memory"] = os.environ.get("MALLOC_PERTURB_")
     _marks_path.write_text(json.dumps({**inherited, **MARKS}))
 
 
 def listings(order: str) -> None:
-    """Directories are listed in another order; both are tried, since one is often the native."""
+    """List directories in another order; both are tried, since one is often the native order."""
     list_directory, scan_directory = os.listdir, os.scandir
 
     def ordered(entries: list, name: Callable[[Any], Any]) -> list:
@@ -106,13 +106,13 @@ def listings(order: str) -> None:
 
     os.listdir = lambda path=".": ordered(list_directory(path), lambda name: name)
     os.scandir = Scan
-    for kind in vars(glob).values():  # Python 3.13 binds it in a class
+    for kind in vars(glob).values():  # in Python 3.13 it is bound in a class
         if vars(kind).get("scandir") if isinstance(kind, type) else None:
             kind.scandir = staticmethod(os.scandir)
 
 
 def another_clock() -> None:
-    """97 days later, and fifty times as fast: no time limit may shape a result."""
+    """The clock is 97 days ahead and runs 50 times as fast: no time limit may affect a result."""
     days = 97 * 86_400
     for clock in ("time", "monotonic", "perf_counter", "process_time"):
         for name, offset in ((clock, days), (f"{clock}_ns", days * 10**9)):
@@ -158,7 +158,7 @@ def another_machine() -> None:
 
 
 def stray_randomness() -> None:
-    """Code that has no part in training draws from, and seeds, every global stream."""
+    """Unrelated code draws from, and seeds, every global generator."""
 
     def draw(*_: Any) -> None:
         MARKS["randomness"] += 1
@@ -174,7 +174,7 @@ def stray_randomness() -> None:
 
 
 def uneven_speed() -> None:
-    """Batches and steps take unequal time, so that whoever comes first is another one."""
+    """Batches and steps take unequal time, so that they finish in a different order."""
 
     def pause(count: int) -> None:
         MARKS["speed"] += 1
@@ -187,8 +187,8 @@ def uneven_speed() -> None:
 
 
 def other_folders(marks: Path) -> None:
-    """Another working directory, home and cache, with what an earlier run left in each; files are
-    made for nobody else."""
+    """Another working directory, home and cache, each with leftovers of an earlier run; new files
+    are private to the user."""
     folder = marks.with_suffix(".folder")
     for name in ("work", "home", "cache"):
         (folder / name / "outputs" / "run").mkdir(parents=True)
@@ -213,8 +213,8 @@ def _signal_at(instant: str, number: int) -> None:
     def send(count: int) -> None:
         if count == int(call):
             MARKS[signal.Signals(number).name] += 1
-            write_marks()  # there is no later
-            os.killpg(0, number)  # loader processes too, as a cluster does
+            write_marks()  # there will be no later chance
+            os.killpg(0, number)  # including loader processes, as a cluster does
 
     _wrap(name, **{when: send})
 

@@ -1,4 +1,4 @@
-"""A run watched from inside: its keys of random numbers, its samples, and what evaluation moves."""
+"""Watches a run from inside: its random keys, its samples, and side effects of evaluation."""
 
 import random
 import sys
@@ -24,18 +24,18 @@ class Observed:
 
     result: Result | None = None
     seedings: list[tuple[str, Any]] = field(default_factory=list)
-    """Each generator that was seeded, and with what."""
+    """Each generator that was seeded, and its key."""
     keys: list[list[tuple[int, int]]] = field(default_factory=list)
     """The `(epoch, index)` of each batch, or of each part of it."""
     dataset: Any = None
     evaluations: list[tuple[str, str]] = field(default_factory=list)
-    """Digest of everything that is trained, after each step that a row follows, and at that row."""
+    """Digest of everything that is trained, after each step followed by a row, and at that row."""
 
     def own_keys(self, seed: int) -> list[int]:
-        """Every key that a generator was given, but for the seed's own reach into each library.
+        """Every key that a generator was given, except the initial seeding of each library.
 
         Raises:
-            AssertionError: the seed did not reach a library, or a generator was left to the system.
+            AssertionError: the seed did not reach a library, or a generator has a random seed.
         """
         rest = list(self.seedings)
         for entry in (("seed", seed), ("seed", seed), ("manual_seed", seed)):
@@ -45,12 +45,12 @@ class Observed:
         return [int(key) for _, key in rest]
 
     def sample(self, epoch: int, index: int) -> str:
-        """Digest of a sample of the data set, fetched now."""
+        """Fetch a sample of the data set and return its digest."""
         return digest({"sample": self.dataset[epoch, index]})
 
 
 def watch(train: Callable[..., Result], config: Any, run_dir: Path) -> Observed:
-    """Call `train(config, run_dir=run_dir)`, the project's own, in this process."""
+    """Call the project's own `train(config, run_dir=run_dir)` in this process."""
     seen = Observed()
     with pytest.MonkeyPatch.context() as patch:
         _watch_seeding(patch, seen)
@@ -61,7 +61,7 @@ def watch(train: Callable[..., Result], config: Any, run_dir: Path) -> Observed:
 
 def _watch_seeding(patch: pytest.MonkeyPatch, seen: Observed) -> None:
     def note(name: str, key: Any) -> None:
-        # A library may draw names for its temporary files as it likes.
+        # Libraries are free to use random names for temporary files.
         if key is not None or sys._getframe(2).f_globals["__name__"].startswith(PROJECT):
             seen.seedings.append((name, key))
 

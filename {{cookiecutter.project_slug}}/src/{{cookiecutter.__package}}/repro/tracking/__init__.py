@@ -1,1 +1,1 @@
-"""Runs reported to MLflow, without the training waiting for it."""
+"""Reporting runs to MLflow without making the training wait for it."""

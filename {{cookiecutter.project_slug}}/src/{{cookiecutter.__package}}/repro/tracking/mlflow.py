@@ -1,7 +1,7 @@
-"""A run on an MLflow server: sent from its directory, as often as it takes.
+"""A run on an MLflow server: uploaded from its directory, with as many retries as it takes.
 
-What the server has is asked of the server, and only what it lacks is sent; so it does not matter
-how often a transfer was cut off, or whether this is the first one, a resumed run's or a late one.
+The server is asked what it already has, and only the rest is sent. So it does not matter how often
+a transfer was cut off, or whether this is the first one, one for a resumed run, or a late one.
 """
 
 import hashlib
@@ -25,28 +25,28 @@ from .tracker import ENDINGS, FAILED, check_address
 _log = logging.getLogger(__name__)
 
 RECORD = (MANIFEST, CONFIG, METRICS, STEPS, CURVES)
-"""What is sent of a finished run, beside the model."""
+"""Files uploaded for a finished run, besides the model."""
 MODEL = (WEIGHTS, MANIFEST, CONFIG)
-"""What is in the folder `model` there: weights are not handed on without what they are of."""
+"""Files uploaded as `model/`: weights always travel with their manifest and config."""
 RUN_ID, MADE_OF = "repro.run_id", "repro.made_of"
-"""Tags by which a run is found again on the server: its name, and a digest of what it is made of,
-so that a run of the same name, or one that was resumed with changes, is another one there."""
+"""Tags that identify a run on the server: its name, and a digest of what went into it, so that
+a run of the same name, or one resumed with changes, is a different run there."""
 LOOK_SECONDS, RETRY_SECONDS = 0.5, 3.0
 MAX_PARAMS, MAX_ROWS = 100, 100
-"""MLflow takes 100 parameters and 1000 metrics a request."""
+"""MLflow accepts 100 parameters and 1000 metrics per request."""
 
 
 class RemoteRun:
     """One run directory and its counterpart on the server; every call may be repeated.
 
-    Whatever the client raises goes to the caller.
+    Exceptions of the client propagate to the caller.
     """
 
     def __init__(self, uri: str, run_dir: Path) -> None:
-        # A dead server must cost seconds, not the minutes of the client's own defaults.
+        # A dead server must cost seconds, not minutes as by the client's defaults.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        # Imported here: it costs a second, which `--help` should not.
+        # Imported here: it takes a second, which `--help` should not.
         from mlflow import MlflowClient
 
         for chatty in ("urllib3", "mlflow"):
@@ -59,15 +59,15 @@ class RemoteRun:
         self._times: list[int] = []
 
     def look(self) -> None:
-        """Note when rows appeared, so that what is sent late keeps its time."""
+        """Note when rows appeared, so that rows sent late keep their time."""
         rows = len(read_metrics(self._run_dir / METRICS))
-        if not self._times and rows:  # not seen when they came
+        if not self._times and rows:  # not seen when they appeared
             self._times = [_modified(self._run_dir / METRICS)] * rows
         self._times += [int(time.time() * 1000)] * (rows - len(self._times))
 
     def send(self, ended: str = "") -> None:
-        """Send what the server lacks: the run itself, parameters, rows, and a finished record;
-        `ended` says how a run ended that did not come to its end: `KILLED` or `FAILED`."""
+        """Send what the server lacks: the run itself, parameters, rows, and the files of a finished
+        run; `ended` says how an incomplete run ended: `KILLED` or `FAILED`."""
         manifest = read_manifest(self._run_dir)
         if not self._id:
             self._open(manifest)
@@ -75,7 +75,7 @@ class RemoteRun:
         if ended:
             self._client.set_terminated(self._id, ended)
         if not self._described:
-            # After these: a full or unreachable store of files must not hold them up.
+            # Last: a full or unreachable file store must not delay the rows.
             self._artifact(self._id, MANIFEST)
             self._artifact(self._id, CONFIG)
             self._described = True
@@ -83,7 +83,7 @@ class RemoteRun:
             self._finish(manifest)
 
     def register(self, name: str) -> str:
-        """Make the run's model a version of the registered model `name`; the version's number."""
+        """Register the run's model as a version of the model `name`; return the version number."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -103,7 +103,7 @@ class RemoteRun:
         return created.version
 
     def _open(self, manifest: dict[str, Any]) -> None:
-        """Find the run on the server or begin it, and see what it has."""
+        """Find the run on the server or create it, and see what it has."""
         from mlflow.entities import Param
 
         experiment = self._experiment(manifest["config"]["experiment_name"])
@@ -133,7 +133,7 @@ class RemoteRun:
         for start in range(0, len(params), MAX_PARAMS):
             self._client.log_batch(identity, params=params[start : start + MAX_PARAMS])
         if run.info.status not in ("RUNNING", "FINISHED"):
-            self._client.update_run(identity, status="RUNNING")  # it was stopped and is resumed
+            self._client.update_run(identity, status="RUNNING")  # it was stopped, then resumed
         self._id = identity
 
     def _experiment(self, name: str) -> str:
@@ -181,7 +181,7 @@ class RemoteRun:
         for name in MODEL:
             self._artifact(self._id, name, "model")
         self._client.log_batch(self._id, metrics=metrics, tags=[weights])
-        self._client.set_terminated(self._id, "FINISHED", ended)  # last: the mark of a whole one
+        self._client.set_terminated(self._id, "FINISHED", ended)  # last: it marks a complete run
 
     def _artifact(self, identity: str, name: str, folder: str | None = None) -> None:
         if (self._run_dir / name).exists():
@@ -189,28 +189,29 @@ class RemoteRun:
 
 
 PICTURE_SECONDS = 10
-"""How long a complete run's curves are waited for."""
+"""How long to wait for the curves of a complete run."""
 
 
 def track(run_dir: Path, *, register: str = "") -> int:
-    """Send a run to the server, and register its model as `register` if that is given.
+    """Send a run to the server, and register its model as `register` if given.
 
-    Returns 0, or 1 if the server could not take it.
+    Returns 0, or 1 if the server could not be reached or refused it.
 
     Raises:
-        ValueError: no run directory, no server named, or a model that cannot be registered.
+        ValueError: this is not a run directory, no server is named, or the model cannot be
+            registered.
     """
     manifest = read_manifest(run_dir)
     uri = _server(manifest)
     if register:
         if not manifest["results"]["completed"]:
             raise ValueError(f"{run_dir} is not complete; finish it with train --resume {run_dir}")
-        compare_runs(run_dir, run_dir)  # its files must be those that the manifest names
+        compare_runs(run_dir, run_dir)  # its files must match the manifest
     try:
         remote = RemoteRun(uri, run_dir)
         remote.send()
         version = remote.register(register) if register else ""
-    except Exception as error:  # whatever the network does, and whatever the server says
+    except Exception as error:  # any failure of the network or the server
         _log.error("error: MLflow at %s failed: %s", without_secrets(uri), _reason(error))
         return 1
     print(f"MLflow at {without_secrets(uri)} has {run_dir}")
@@ -220,10 +221,10 @@ def track(run_dir: Path, *, register: str = "") -> int:
 
 
 def follow(run_dir: Path, trainer: int) -> int:
-    """Send a run while the process `trainer`, our parent, writes it; returns when it has ended.
+    """Send a run while the parent process `trainer` writes it; return when it has ended.
 
-    A server that does not answer is asked again, up to TRACKING_PATIENCE seconds (default 30) after
-    the run has ended.
+    A server that does not answer is retried until TRACKING_PATIENCE seconds (default 30) after the
+    run has ended.
     """
     stopped: list[str] = []
     signal.signal(FAILED, lambda *_: stopped.append("FAILED"))
@@ -237,9 +238,10 @@ def follow(run_dir: Path, trainer: int) -> int:
     warned, ended = False, 0.0
     while True:
         gone = bool(stopped) or os.getppid() != trainer
-        manifest = read_manifest(run_dir)  # after that: of a trainer that is gone, the last word
+        # Read after checking the parent: if the trainer has exited, this is its final state.
+        manifest = read_manifest(run_dir)
         if manifest.get("resumes") != resumes:
-            return 0  # resumed by another trainer, whose own process sends it from here on
+            return 0  # resumed by another trainer, whose own process sends it from now on
         completed = manifest["results"]["completed"]
         if (completed or gone) and not ended:
             ended = time.monotonic()
@@ -254,7 +256,7 @@ def follow(run_dir: Path, trainer: int) -> int:
             remote.send(how if gone and not completed else "")
             if ended:
                 return 0
-        except Exception as error:  # whatever the network does: training continues
+        except Exception as error:  # whatever the network does, training continues
             if not warned:
                 _log.warning(
                     "MLflow at %s failed, training continues and what is missing there is sent "
@@ -275,7 +277,7 @@ def follow(run_dir: Path, trainer: int) -> int:
 
 def _server(manifest: dict[str, Any]) -> str:
     named = manifest["config"].get("tracking", {}).get("mlflow_uri", "")
-    # The config of a run may name none: it is sent where the variable says now.
+    # If the run's config names no server, the current variable decides.
     uri = resolve_text(str(named), os.environ) or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         raise ValueError("no MLflow server is named; set MLFLOW_TRACKING_URI")
@@ -284,7 +286,7 @@ def _server(manifest: dict[str, Any]) -> str:
 
 
 def _facts(manifest: dict[str, Any]) -> dict[str, str]:
-    """What tells two runs apart at a glance, as tags."""
+    """Tags that tell two runs apart at a glance."""
     facts = {
         "code.commit": manifest["code"]["commit"],
         "code.dirty": manifest["code"]["dirty"],
@@ -296,13 +298,13 @@ def _facts(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def _made_of(manifest: dict[str, Any]) -> str:
-    """One digest of configuration, code and data: with them equal, the run is the same one."""
+    """One digest of configuration, code and data: if it is equal, the run is the same."""
     parts = [manifest["config_sha256"], manifest["code"], manifest["data"]["sha256"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _quoted(text: str) -> str:
-    """A text in a filter of MLflow's, which knows both quotes and no escape."""
+    """Quote text for an MLflow filter, which has two kinds of quotes but no escapes."""
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
@@ -314,12 +316,12 @@ def _patience() -> float:
 
 
 def _modified(path: Path) -> int:
-    """When a file was changed last, in milliseconds."""
+    """When a file was last modified, in milliseconds."""
     return path.stat().st_mtime_ns // 1_000_000
 
 
 def _reason(error: BaseException) -> str:
-    # What the network said lies below what the client made of it, which repeats the address.
+    # The network error is the innermost cause; the client's own message repeats the address.
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return without_secrets(" ".join(str(error).split()))[:200]

@@ -1,7 +1,7 @@
-"""Reporting to MLflow while a run lasts, by a process of its own that follows its directory.
+"""Reporting to MLflow during a run, by a separate process that follows the run directory.
 
-The run directory is the buffer: training writes it in any case, waits for no network and never
-learns whether a server answers. `mlflow.py` is what the other process does.
+The run directory is the buffer: training writes it anyway, never waits for the network and does not
+notice whether a server answers. `mlflow.py` is the code of the other process.
 """
 
 import logging
@@ -20,28 +20,28 @@ from ..signals import Interrupted
 _log = logging.getLogger(__name__)
 
 FAILED = getattr(signal, "SIGHUP", signal.SIGTERM)
-"""What tells the other process that the run ended by an error, not by a request."""
+"""Tells the other process that the run ended with an error, not by request."""
 ENDINGS = (signal.SIGTERM, FAILED)
-"""Held back from before the other process starts until it listens: a run may end at once."""
+"""Signals blocked while the follower starts, so that none is lost if the run ends immediately."""
 STOP_SECONDS = 15
-"""How long a run that was stopped waits for its last rows to be sent."""
+"""How long a stopped run waits for its last rows to be sent."""
 
 
 class NullTracker:
-    """Does nothing, so that training has no branches."""
+    """Does nothing, so that the training code needs no branches."""
 
     def start(self) -> None:
-        """The run's record is there."""
+        """Called once the manifest is on disk."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, *error: object) -> None:
-        """The run is complete, or was stopped by an exception."""
+        """Called when the run ends, normally or by an exception."""
 
 
 class MlflowTracker(NullTracker):
-    """Has a process of its own send the run to the server at `uri`."""
+    """Starts a separate process that sends the run to the server at `uri`."""
 
     def __init__(self, uri: str, run_dir: Path) -> None:
         self._uri, self._run_dir = uri, run_dir
@@ -54,11 +54,11 @@ class MlflowTracker(NullTracker):
         try:
             self._process = subprocess.Popen(
                 [*command, "--follow", str(os.getpid())],
-                # The address may hold a password; others see a command, not its environment.
+                # The address may hold a password: other users can see a command, not its variables.
                 env={**for_children(), "MLFLOW_TRACKING_URI": self._uri},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the trainer, which then ends this in order
+                start_new_session=True,  # Ctrl-C is for the trainer, which then ends this cleanly
             )
         except OSError as error:
             _log.warning("MLflow is not told, training continues: %s", error.strerror)
@@ -72,12 +72,12 @@ class MlflowTracker(NullTracker):
         if kind is not None:
             self._process.send_signal(signal.SIGTERM if kind is Interrupted else FAILED)
         try:
-            # A run that came to its end waits: the other gives up by itself (TRACKING_PATIENCE).
+            # After a complete run, wait: the follower gives up by itself (TRACKING_PATIENCE).
             self._process.wait(STOP_SECONDS if kind is not None else None)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.returncode < 0:  # killed, so that it could not say so itself
+        if self._process.returncode < 0:  # killed, so that it could not report this itself
             _log.warning(
                 "MLflow was not told the end of this run; later: python -m %s track %s",
                 *(PROJECT, self._run_dir),
@@ -85,7 +85,7 @@ class MlflowTracker(NullTracker):
 
 
 def check_address(uri: str) -> None:
-    """Raise a `ValueError` unless `uri` is an address that the light client can talk to."""
+    """Raise a `ValueError` unless `uri` is an address that the light client supports."""
     if not re.match(r"https?://[^/]", uri):
         raise ValueError(
             "MLFLOW_TRACKING_URI must be the address of a server, such as http://127.0.0.1:5000"
@@ -96,7 +96,7 @@ def build_tracker(uri: str, run_dir: Path) -> NullTracker:
     """The tracker for the server at `uri`; an empty `uri` means none.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not a valid address.
     """
     if uri:
         check_address(uri)
