@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 import pytest
 from conftest import ROOT
 from pydantic import Field, field_validator, model_validator
-from real.repro import Inert, RunConfig, Section
 from real.config import Config, Data, load_config
+from real.repro import Inert, RunConfig, Section
 from real.repro.config.base import MAX_SEED, inert_keys, is_inert
 from real.repro.config.load import config_from_dict, to_dict, to_yaml
 
@@ -72,8 +72,8 @@ class Schedule(Section):
 
 class Task(Section):
     schedule: Schedule = Schedule()
-    heads: Annotated[list[str], Field(min_length=1)] = ["main"]
-    weights: dict[str, float] = {}
+    heads: Annotated[list[str], Field(min_length=1, default=["main"])]
+    weights: Annotated[dict[str, float], Field(default={})]
     num_workers_eval: int = 0
 
     @model_validator(mode="after")
