@@ -206,7 +206,8 @@ def test_what_finds_no_place_is_named(born):
     commit(project, "ours")
     before = tree(project, without=())
     lines = errors(upgrade(project))
-    assert any("src/probe/model.py" in line for line in lines)
+    assert any("src/probe/model.py has a conflict" in line for line in lines), lines
+    assert '"""Our' in (project / "src/probe/model.py").read_text()
     assert any("docs/new.md" in line for line in lines), lines
     succeeds(upgrade(project, verb="upgrade-abort"))
     assert tree(project, without=()) == before

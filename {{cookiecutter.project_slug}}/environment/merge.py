@@ -121,6 +121,8 @@ class Merge:
             elif here.is_file():
                 here.unlink()
                 _drop_empty(here.parent)
+        for name in self._rejected():
+            self._merge_again(name, old, new)
         for name in self.files:
             path = ROOT / name
             if LIFELINE.fullmatch(name) and _markers(name):
@@ -130,6 +132,22 @@ class Merge:
         for name in _unmerged():
             self.unmerged[name] = _digest(ROOT / name)
         self._write(MERGED)
+
+    def _merge_again(self, name: str, old: Path, new: Path) -> None:
+        """Turn a file of which a patch applied in part into one with conflict markers.
+
+        cruft applies hunk by hunk where a three-way merge of the whole tree fails, and leaves a
+        file that neither side ever wrote.
+        """
+        here, before, after = ROOT / name, old / name, new / name
+        files = (here, before, after)
+        if any(path.is_symlink() or not path.is_file() for path in files) or name not in tracked():
+            return
+        git("restore", f"--source={self.head}", "--staged", "--worktree", "--", name)
+        labels = ("-L", "yours", "-L", "the template before", "-L", f"template {self.version}")
+        merged = repository.git(ROOT, "merge-file", *labels, name, str(before), str(after))
+        if merged.returncode < 128:  # the number of conflicts
+            (ROOT / f"{name}{REJECTED}").unlink()
 
     def notes(self, old: Path, new: Path) -> Iterator[str]:
         """Things that are not problems but worth knowing."""
