@@ -24,6 +24,7 @@ from releases import (
     git,
     linked,
     make_edits,
+    merges,
     succeeds,
     tree,
     upgrade,
@@ -199,7 +200,7 @@ def test_edits_are_kept(born, fresh, tag, after, manager):
     """By `make upgrade`: all edits are there, and all that the template changed."""
     project = born(tag, dependency_manager=manager)
     kept = make_edits(project, manager)
-    succeeds(upgrade(project, f"TO={after}"))
+    merges(upgrade(project, f"TO={after}"))
     holds_edits(project, kept)
     answers = {**ANSWERS, "dependency_manager": manager}
     holds_the_rest(project, fresh(tag, **answers), fresh(after, **answers))
