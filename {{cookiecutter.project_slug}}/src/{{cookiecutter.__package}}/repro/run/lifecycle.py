@@ -27,7 +27,7 @@ from ..env import resolve
 from ..files import CHECKPOINTS, CONFIG, WEIGHTS, write_whole
 from ..random.sampler import BatchSampler
 from ..random.streams import SampleStreams
-from ..signals import Interrupted, StopRequest
+from ..signals import CTRL_C, Interrupted, StopRequest
 from ..tracking.tracker import build_tracker
 from .checkpoint import load_latest, save_checkpoint
 from .description import describe_run
@@ -108,10 +108,12 @@ class Run(Generic[C]):
         self._logged = self._is_best = False
 
     def __enter__(self) -> Self:
+        CTRL_C.heed()  # pressed while the task's libraries were imported, which may swallow it
         with ExitStack() as opened:
             opened.enter_context(only_writer(self.dir))
             opened.enter_context(self._tracker)
             set_seed(self.config.seed, self.config.determinism)
+            CTRL_C.heed()  # this imports parts of the framework
             self._state = load_latest(self.dir / CHECKPOINTS) if self._resume else None
             if self._state:
                 self._done, self._best = self._state["step"], self._state["best"]
@@ -184,6 +186,7 @@ class Run(Generic[C]):
             raise ValueError("run.start was called twice; name all objects in one call")
         if self._batches is None:
             raise ValueError("run.start needs to know the steps; call run.batches before it")
+        CTRL_C.heed()  # the task may have imported more with its data
         _check_objects(objects)
         if missing := sorted({"name", "num_samples", "sha256"} - data.keys()):
             raise ValueError(f"the description of the data lacks {', '.join(missing)}")
