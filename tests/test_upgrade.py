@@ -264,7 +264,7 @@ def test_an_edit_before_the_first_commit_is_kept(fresh, cruft_environment, tmp_p
     commit(project)
     done = upgrade(project)
     assert 'MINE = "model"' in (project / "src/probe/model.py").read_text()
-    assert '"""Newer: ' in (project / "src/probe/model.py").read_text()
+    assert '"""New models' in (project / "src/probe/model.py").read_text()
     assert ["README.md has a conflict" in line for line in errors(done)] == [True]
 
 
@@ -334,7 +334,7 @@ def test_a_mode_of_the_users_own_is_kept(born):
     commit(project, "ours")
     succeeds(upgrade(project))
     assert (project / "src/probe/model.py").stat().st_mode & 0o111
-    assert '"""Newer: ' in (project / "src/probe/model.py").read_text()
+    assert '"""New models' in (project / "src/probe/model.py").read_text()
 
 
 def test_a_dollar_sign_in_an_answer_is_one(born):
