@@ -38,13 +38,16 @@ MANAGERS = CHOICES["dependency_manager"]
 
 
 def rows(tags):
-    """Every manager for the last releases; of older ones pip, and the others with the slow tests.
+    """Every manager for this version; of the last release pip and uv, of older ones pip.
 
-    With each release another row would be five more tests, for projects of which there are fewer.
+    The others are among the slow tests: with each release, they would be five more for projects of
+    which there are fewer.
     """
-    recent = tags[1:]
+    usual = {(RELEASED[-1], "uv"), *((tag, "pip") for tag in tags)}
     return [
-        pytest.param(tag, name, marks=[] if name == "pip" or tag in recent else pytest.mark.slow)
+        pytest.param(
+            tag, name, marks=[] if tag == NOW or (tag, name) in usual else pytest.mark.slow
+        )
         for tag in tags
         for name in MANAGERS
     ]
