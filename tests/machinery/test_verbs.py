@@ -80,7 +80,7 @@ BEFORE_THE_START = {
     ),
     "a start without batches": (
         lambda run: run.start(DATA, model=nn.Linear(1, 1)),
-        "run.start needs to know the steps; call run.batches before it",
+        "run.start needs the number of steps; call run.batches first",
     ),
     "data without a digest": (
         lambda run: (
@@ -91,7 +91,7 @@ BEFORE_THE_START = {
     ),
     "a second data set": (
         lambda run: [run.batches(Samples(), global_batch_size=4, num_epochs=1) for _ in range(2)],
-        "a run has batches of one data set; join them in one",
+        "run.batches was called twice; join the data sets in one",
     ),
     "a batch that is larger than the data": (
         lambda run: run.batches(Samples(), global_batch_size=13, num_epochs=1),
@@ -108,7 +108,7 @@ BEFORE_THE_START = {
     ),
     "a step before the loop": (
         lambda run: (begin(run), run.log_step(loss=1.0)),
-        "log_step belongs into the loop over run.steps",
+        "log_step must be called inside the loop over run.steps",
     ),
     "steps before the start": (
         lambda run: next(
@@ -191,7 +191,7 @@ IN_THE_LOOP = {
     ),
     "steps inside of steps": (
         lambda run, batch: next(run.steps(run._batches)),
-        "the steps of a run are gone through once; run.steps was called twice",
+        "run.steps was called twice; a run has one loop",
     ),
     "the end before the last step": (
         lambda run, batch: (run.log_step(loss=1.0), run.finish({"loss": 1.0})),

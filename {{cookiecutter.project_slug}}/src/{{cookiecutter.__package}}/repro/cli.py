@@ -1,5 +1,5 @@
-"""The command line: `train`, `verify`, `compare`, `track`, `machines`, `expected`, `schema`,
-`doctor`.
+"""The command line: `train`, `verify`, `compare`, `runs`, `track`, `machines`, `expected`,
+`schema`, `doctor`.
 
 Only what a subcommand needs is imported, so that `--help` answers at once.
 """
@@ -164,7 +164,23 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
         "runs", type=Path, nargs="*", metavar="RUN", help="two; default: the two newest"
     )
     compare.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.add_argument(
+        "--html",
+        type=Path,
+        nargs="?",
+        const=Path("compare.html"),
+        metavar="FILE",
+        help="also write a page with both curves; default: compare.html",
+    )
     compare.set_defaults(run=_compare)
+
+    runs = commands.add_parser("runs", help="a table of all runs, newest last")
+    runs.add_argument("folder", nargs="?", type=Path, help="default: the output directory")
+    runs.add_argument("--sort", default="", metavar="COLUMN", help="such as time, or a metric")
+    form = runs.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list")
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    runs.set_defaults(run=_runs)
 
     track = commands.add_parser("track", help="upload a run, or its missing parts, to MLflow")
     track.add_argument("run_dir", nargs="?", type=Path, metavar="RUN", help="default: the newest")
@@ -272,15 +288,26 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from .proof.compare import compare
+    from .proof.report import compare
 
     if len(options.runs) not in (0, 2):
         given = len(options.runs)
         raise ValueError(f"compare takes two runs, or none for the two newest; got {given}")
     run_a, run_b = options.runs or _newest_runs(2)
-    if not options.runs and not options.json:
-        print(f"A: {run_a}\nB: {run_b}")
-    return compare(run_a, run_b, inert=_inert(options), as_json=options.json)
+    html = options.html
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise ValueError(f"--html takes a file in a folder that exists, got {html}")
+    code = compare(run_a, run_b, inert=_inert(options), as_json=options.json, html=html)
+    if html is not None:
+        _say(f"page: {html}")
+    return code
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from .run.listing import print_runs
+
+    folder = options.folder or _output_dir()
+    return print_runs(folder, sort=options.sort, as_json=options.json, as_csv=options.csv)
 
 
 def _inert(options: argparse.Namespace) -> tuple[str, ...]:
@@ -337,7 +364,7 @@ def _newest_run() -> Path:
 
 def _newest_runs(number: int) -> list[Path]:
     """The most recent runs, oldest first: in the output directory, and that of `make train`."""
-    output_dir = Path(os.environ.get("OUTPUT_DIR") or "outputs")
+    output_dir = _output_dir()
     manifests = list(output_dir.glob(f"*/{MANIFEST}"))
     with suppress(OSError, ValueError):
         noted = Path(os.environ.get("LAST_RUN_FILE") or os.devnull).read_text(encoding="utf-8")
@@ -350,6 +377,10 @@ def _newest_runs(number: int) -> list[Path]:
         raise ValueError(f"{found}; train first, or name the run directory")
     manifests.sort(key=lambda path: path.stat().st_mtime_ns)
     return [path.parent for path in manifests[-number:]]
+
+
+def _output_dir() -> Path:
+    return Path(os.environ.get("OUTPUT_DIR") or "outputs")
 
 
 def _whole_number(text: str) -> int:

@@ -6,7 +6,7 @@ Reads run directories only; nothing here imports torch.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ KNOWN_CAUSES = (
 
 LAYERS = ("seed", "code", "config", "data", "environment", "hardware", "determinism")
 
-FEW_PACKAGES = 3
-"""If more packages differ, they are summarized in one line; `--json` lists them all."""
+FEW = 3
+"""If more packages, files or keys differ, they are summarized in a line; `--json` lists all."""
 
 
 @dataclass(frozen=True)
@@ -207,26 +207,6 @@ def _resumed_elsewhere(name: str, manifest: Mapping[str, Any]) -> Iterator[Cause
                     yield Cause(layer, where, before.get(key), now[key])
 
 
-def compare(run_a: Path, run_b: Path, *, inert: tuple[str, ...], as_json: bool) -> int:
-    """Print the comparison of two runs; return 0 if they are the same, 1 if they differ."""
-    result = compare_runs(run_a, run_b, inert)
-    if as_json:
-        divergence = result.divergence
-        summary = {
-            "identical": result.identical,
-            "first_divergence": divergence.to_json() if divergence else None,
-            "causes": [asdict(cause) for cause in result.causes],
-        }
-        print(json.dumps(summary))
-    else:
-        for run_dir in result.incomplete:
-            print(f"{run_dir} is not complete; as far as both go:")
-        alike = result.divergence is None
-        print("\n".join(explain(result.divergence, result.causes, identical=alike)))
-        print("IDENTICAL" if result.identical else "DIFFERENT")
-    return 0 if result.identical else 1
-
-
 def explain(divergence: Divergence | None, found: list[Cause], *, identical: bool) -> Iterator[str]:
     """Describe line by line where two runs diverge and what differs between them."""
     if divergence:
@@ -236,13 +216,16 @@ def explain(divergence: Divergence | None, found: list[Cause], *, identical: boo
         )
         if divergence.note:
             yield divergence.note
-    packages = [cause for cause in found if cause.key.startswith("packages.")]
-    if len(packages) > FEW_PACKAGES:
-        yield from _packages(packages)
-        found_apart = [cause for cause in found if cause not in packages]
-    else:
-        found_apart = found
-    for cause in found_apart:
+    grouped: list[Cause] = []
+    for prefix, what in (("packages.", "packages"), ("files.", "files"), ("", "keys")):
+        layer = {"packages.": "environment", "files.": "code", "": "config"}[prefix]
+        group = [c for c in found if c.layer == layer and c.key.startswith(prefix)]
+        if len(group) > FEW:
+            yield from _summary(group, prefix, what)
+            grouped += group
+    for cause in found:
+        if cause in grouped:
+            continue
         if (cause.layer, cause.key) == ("code", "template"):
             before, after = (value or "one before 0.2.0" for value in (cause.a, cause.b))
             yield f"code: the project was upgraded between them: template {before}, then {after}"
@@ -261,20 +244,21 @@ def explain(divergence: Divergence | None, found: list[Cause], *, identical: boo
         yield "another processor takes other instructions; determinism.profile=portable does not"
 
 
-def _packages(found: list[Cause]) -> Iterator[str]:
-    """Summarize many package differences with a single cause, such as the notebook's tools."""
-    for what, chosen in (
+def _summary(found: list[Cause], prefix: str, what: str) -> Iterator[str]:
+    """Summarize many differences with a single cause, such as the packages of the notebook."""
+    for verb, chosen in (
         ("were added", [c for c in found if c.a is None]),
         ("were removed", [c for c in found if c.b is None]),
         ("changed", [c for c in found if None not in (c.a, c.b)]),
     ):
-        if chosen:
-            shown = ", ".join(
-                f"{c.key.removeprefix('packages.')} {' to '.join(str(v) for v in (c.a, c.b) if v)}"
-                for c in chosen[:FEW_PACKAGES]
-            )
-            more = f" and {len(chosen) - FEW_PACKAGES} more" if len(chosen) > FEW_PACKAGES else ""
-            yield f"environment: {len(chosen)} packages {what}: {shown}{more}"
+        if not chosen:
+            continue
+        shown = [cause.key.removeprefix(prefix) for cause in chosen[:FEW]]
+        if what != "files":  # of a file, the values are digests
+            values = [[str(v) for v in (c.a, c.b) if v is not None] for c in chosen[:FEW]]
+            shown = [f"{name} {' to '.join(v)}" for name, v in zip(shown, values, strict=True)]
+        more = f" and {len(chosen) - FEW} more" if len(chosen) > FEW else ""
+        yield f"{chosen[0].layer}: {len(chosen)} {what} {verb}: {', '.join(shown)}{more}"
 
 
 def _flat(facts: Any, name: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ..run.logs import Step, logs_until, read_steps
 from ..run.manifest import is_under_git, read_manifest
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
 from .html import write_html
+from .report import drawing, sentence
 
 IDENTICAL, DIFFERS, BAD_INPUT = 0, 1, 2
 
@@ -245,24 +246,20 @@ def _write(
     }
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     (run_dir / "verify.json").write_text(text + "\n", encoding="utf-8")
+    repeated = [step for segment in segments for step in segment.repeated]
+    recorded = [step for segment in segments for step in segment.recorded]
+    facts = {
+        "commit": flatten(manifest).get("code.commit"),
+        "seed": manifest["seed"],
+        "config_sha256": manifest["config_sha256"],
+        "data.sha256": manifest["data"]["sha256"],
+    }
     write_html(
         run_dir / "verify.html",
         title=manifest["run_id"],
         verdict="IDENTICAL" if identical else "DIFFERENT",
-        curves={
-            "recorded": [point for segment in segments for point in _curve(segment.recorded)],
-            "executed again": [p for segment in segments for p in _curve(segment.repeated)],
-        },
-        facts={
-            "code.commit": flatten(manifest).get("code.commit"),
-            "seed": manifest["seed"],
-            "config_sha256": manifest["config_sha256"],
-            "data.sha256": manifest["data"]["sha256"],
-        },
+        sentence=sentence(divergence, num_steps=len(repeated), subject="The run executed again"),
+        **drawing(recorded, repeated, divergence, names=("recorded", "executed again")),
+        facts=list(facts.items()),
         differences=[(f"{c.layer}: {c.key}", c.a, c.b) for c in found],
     )
-
-
-def _curve(steps: list[Step]) -> list[tuple[int, float]]:
-    """The curve of the first logged number over the steps."""
-    return [(step.step, next(iter(step.numbers.values()))) for step in steps if step.numbers]

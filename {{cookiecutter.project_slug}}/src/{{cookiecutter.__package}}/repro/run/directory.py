@@ -12,15 +12,18 @@ from ..config.load import to_dict
 from ..config.run_config import RunConfig
 from ..files import MANIFEST, find_project_root
 from .description import changes_between, needed_for_equal_bits
+from .lock import locked
 from .manifest import describe_code, read_manifest
+from .names import words_for
 
 _log = logging.getLogger(__name__)
 
 
 def new_run_id(config: RunConfig) -> str:
-    """A name for a new run that sorts by time and says what ran."""
+    """A name for a new run: it sorts by time, says what ran, and ends in two words of its own."""
     now = datetime.datetime.now(datetime.UTC)
-    return f"{now:%Y%m%d-%H%M%S-%f}-{config.experiment_name}-seed{config.seed}"
+    words = words_for(now.microsecond)
+    return f"{now:%Y%m%d-%H%M%S}-{config.experiment_name}-seed{config.seed}-{words}"
 
 
 def check_run_dir(run_dir: Path, *, resume: bool) -> None:
@@ -45,7 +48,7 @@ def find_unfinished(output_dir: Path, config: RunConfig, inert: tuple[str, ...])
         run_dir = path.parent
         try:
             manifest = read_manifest(run_dir)
-            with _locked(run_dir):
+            with locked(run_dir):
                 pass
         except (ValueError, OSError):
             continue  # not a run of this project, or in use
@@ -85,7 +88,7 @@ def only_writer(run_dir: Path) -> Iterator[None]:
         refused = isinstance(error, PermissionError) and hasattr(os, "getuid")
         who = f" to user {os.getuid()}" if refused else ""
         raise ValueError(f"cannot make run directory {run_dir}: {error.strerror}{who}") from None
-    with _locked(run_dir):
+    with locked(run_dir):
         try:
             yield
         except OSError as error:
@@ -99,21 +102,3 @@ def only_writer(run_dir: Path) -> Iterator[None]:
         finally:
             if made_here and not any(run_dir.iterdir()):
                 run_dir.rmdir()
-
-
-@contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    if os.name == "nt":
-        yield  # a directory cannot be locked there
-        return
-    import fcntl
-
-    handle = os.open(run_dir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is training in {run_dir}; wait for it") from None
-        yield
-    finally:
-        os.close(handle)

@@ -165,7 +165,7 @@ class Run(Generic[C]):
                 processes, or this is a second data set.
         """
         if self._batches is not None:
-            raise ValueError("a run has batches of one data set; join them in one")
+            raise ValueError("run.batches was called twice; join the data sets in one")
         length = {"num_epochs": num_epochs, "num_steps": num_steps}
         how = {"seed": self.config.seed, "start": self._done, "accumulate": accumulate}
         ranks = {"rank": self._ranks.rank, "world_size": self._ranks.size}
@@ -185,7 +185,7 @@ class Run(Generic[C]):
         if self._recorder is not None:
             raise ValueError("run.start was called twice; name all objects in one call")
         if self._batches is None:
-            raise ValueError("run.start needs to know the steps; call run.batches before it")
+            raise ValueError("run.start needs the number of steps; call run.batches first")
         CTRL_C.heed()  # the task may have imported more with its data
         _check_objects(objects)
         if missing := sorted({"name", "num_samples", "sha256"} - data.keys()):
@@ -226,7 +226,7 @@ class Run(Generic[C]):
         if self._recorder is None or batches is not self._batches:
             raise ValueError("run.steps takes what run.batches gave, after run.start")
         if self._stepping:
-            raise ValueError("the steps of a run are gone through once; run.steps was called twice")
+            raise ValueError("run.steps was called twice; a run has one loop")
         self._stepping = True
         first = self._done
         with StopRequest() as stop:
@@ -296,7 +296,7 @@ class Run(Generic[C]):
 
     def _now(self, verb: str) -> int:
         if self._open_step is None:
-            raise ValueError(f"{verb} belongs into the loop over run.steps")
+            raise ValueError(f"{verb} must be called inside the loop over run.steps")
         return self._open_step
 
     def _close_step(self, stop: StopRequest) -> None:
@@ -336,7 +336,7 @@ class Run(Generic[C]):
         # JSON has no NaN: diverged metrics become null.
         diverged = [name for name, value in values.items() if not math.isfinite(value)]
         if diverged:
-            _log.warning("training diverged: %s is no finite number", ", ".join(diverged))
+            _log.warning("training diverged: %s is not finite", ", ".join(diverged))
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         _log.info("%s", shown)
         content = weights_file(self._objects if weights is None else {"model": weights})

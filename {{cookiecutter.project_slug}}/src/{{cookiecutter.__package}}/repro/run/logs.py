@@ -134,7 +134,7 @@ def plain(numbers: Mapping[str, Any], *, known: tuple[str, ...] = ()) -> dict[st
             raise ValueError(f"{name} is a column of every log; take another name")
         # Accepted by MLflow, and never quoted in a CSV file.
         if name not in known and not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name for a number; take letters, digits, _ . / -")
+            raise ValueError(f"{name!r} cannot name a number; use letters, digits, _ . / -")
     return {name: _plain(name, value) for name, value in numbers.items()}
 
 
