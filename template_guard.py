@@ -5,6 +5,7 @@ make, and prints tracebacks. Nothing here changes what is generated.
 """
 
 import atexit
+import ctypes
 import fnmatch
 import json
 import re
@@ -79,6 +80,7 @@ def _explained(environment):
         )
 
     def explained(source, *arguments, **options):
+        _ask_nothing_in_a_replay()
         try:
             template = from_string(source, *arguments, **options)
         except Exception as error:
@@ -101,10 +103,36 @@ def _explained(environment):
     return explained
 
 
+def _ask_nothing_in_a_replay():
+    """Take the default of a choice that an answers file does not know, as `--no-input` does.
+
+    cookiecutter would ask for it, and a script that replays has nobody to answer. It renders the
+    choices just before it looks whether it may ask.
+    """
+    asking = _frame("prompt_choice_for_config")
+    if asking is None or asking.f_locals["no_input"]:
+        return
+    command = _frame("cookiecutter")
+    if command is not None and command.f_locals.get("replay"):
+        asking.f_locals["no_input"] = True
+        if sys.version_info < (3, 13):  # there, the line above has written a copy
+            ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(asking), ctypes.c_int(0))
+
+
+def _frame(name):
+    """The innermost call of a function of cookiecutter that is under way, if any."""
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != name:
+        frame = frame.f_back
+    return frame
+
+
 def _before_anything_is_made(environment, answers):
     """The last moment before a folder is made; a replay comes by no other."""
+    _answer_new_questions(answers)
     if found := environment.globals["problems"](answers):
         raise FailedHookException("\n".join(f"error: {problem}" for problem in found))
+    _copy_what_holds_no_jinja(answers)
     options = _options()
     folder = Path(options.get("output_dir", "."), answers["project_slug"]).resolve()
     if options.get("overwrite_if_exists"):
@@ -113,6 +141,30 @@ def _before_anything_is_made(environment, answers):
         _keep_existing(folder, answers)
     if options.get("accept_hooks", True) and not options.get("keep_project_on_failure"):
         _all_or_nothing(folder)
+
+
+def _answer_new_questions(answers):
+    """Give a question that an older answers file does not know its default: the first choice."""
+    for name, allowed in _settings().items():
+        if isinstance(allowed, list) and not name.startswith("_"):
+            answers.setdefault(name, allowed[0])
+
+
+def _copy_what_holds_no_jinja(answers):
+    """Have cookiecutter copy it, and the overlays that these answers do not choose: that is faster.
+
+    Set here because a replay file brings the patterns of the version that wrote it.
+    """
+    overlays = (ROOT / PROJECT_FOLDER / "_overlays").glob("*/*")
+    others = [path for path in overlays if str(answers.get(path.parent.name)) != path.name]
+    answers["_copy_without_render"] = [
+        *_settings()["_copy_without_render"],
+        *(path.relative_to(ROOT / PROJECT_FOLDER).as_posix() for path in sorted(others)),
+    ]
+
+
+def _settings():
+    return json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 
 
 def _make_room(folder):
@@ -128,9 +180,7 @@ def _make_room(folder):
 
 def _options():
     """What cookiecutter was told; it hands its options to nobody."""
-    frame = sys._getframe()
-    while frame and frame.f_code.co_name != "generate_files":
-        frame = frame.f_back
+    frame = _frame("generate_files")
     return frame.f_locals if frame else {}
 
 

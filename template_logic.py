@@ -8,6 +8,7 @@ raise; they return a placeholder and `problems` refuses it.
 import json
 import keyword
 import re
+import sys
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,7 @@ def install(environment):
     }
     environment.globals |= {
         "checked": checked,
+        "checked_slug": checked_slug,
         "problems": problems,
         "warnings": warnings,
         "next_steps": next_steps,
@@ -55,6 +57,7 @@ def install(environment):
         "lock_is_shipped": lock_is_shipped,
         "stack": stack,
         "manager": manager,
+        "starter": starter,
         "spdx": spdx,
         "pins": pins,
         "tool": tool,
@@ -163,8 +166,8 @@ def stack_label(name):
     cuda = ".".join(facts["cuda"].split(".")[:2])
     driver = facts["min_driver"].split(".")[0]
     generations = _generations(release, variant)
-    label = f"PyTorch {release['torch']}, CUDA {cuda}: {generations}, driver {driver} or newer"
-    return f"{label} (recommended)" if name == next(iter(stack_names())) else label
+    label = f"PyTorch {release['torch']}, CUDA {cuda}: {generations}, driver {driver}+"
+    return f"{label} (default)" if name == next(iter(stack_names())) else label
 
 
 def spdx(licence):
@@ -176,6 +179,12 @@ def manager(name):
     """The row of a dependency manager; an unknown name gives the first one."""
     rows = _data("managers")["managers"]
     return {"name": name, **(rows.get(name) or next(iter(rows.values())))}
+
+
+def starter(name):
+    """The row of a starter; an unknown name gives the first one."""
+    rows = _data("starters")["starters"]
+    return rows.get(name) or next(iter(rows.values()))
 
 
 def pins(*groups):
@@ -408,11 +417,10 @@ def answers_file(answers):
     them from the version that it runs. Derived answers must be included: cookiecutter does not
     derive any in a replay.
     """
-    kept = {
-        name: str(value)
-        for name, value in answers.items()
-        if not name.startswith("_") or name.startswith("__")
-    }
+    # In the order of the questions: a replay appends those that its file did not know.
+    names = [name for name in _questions() if name in answers]
+    kept = {n: str(answers[n]) for n in names if not n.startswith("_") or n.startswith("__")}
+    kept.pop("__prompts__", None)
     template = {key: _data("template")[key] for key in ("name", "version")}
     return json.dumps({"template": template, "cookiecutter": kept}, indent=2)
 
@@ -425,6 +433,26 @@ def checked(answers):
     """
     _refuse([*_answer_problems(answers)])
     return ""
+
+
+def checked_slug(answers):
+    """Abort if the slug was typed and is invalid; else return nothing.
+
+    Rendered with the question after the slug: nobody answers six more before it is refused. Answers
+    that come all at once are checked all at once.
+    """
+    if _is_asking():
+        slug = str(answers["project_slug"])
+        _refuse([*_slug_problems(slug)] or [*_new_slug_problems(slug)])
+    return ""
+
+
+def _is_asking():
+    # cookiecutter tells nobody whether it asks or takes defaults.
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != "prompt_for_config":
+        frame = frame.f_back
+    return frame is not None and not frame.f_locals.get("no_input", True)
 
 
 def _refuse(found):
@@ -470,9 +498,9 @@ def _answer_problems(answers):
     yield from unknown
     yield from _slug_problems(str(answers["project_slug"]))
     yield from _text_problems(answers)
-    yield from _replay_problems(answers)
     if not unknown:
         yield from _row_problems(answers)
+        yield from _starter_problems(answers)
         yield from _derived_problems(answers)
 
 
@@ -495,17 +523,6 @@ def _choice_problems(answers):
     for name, allowed in _questions().items():
         if isinstance(allowed, list) and not name.startswith("_") and answers[name] not in allowed:
             yield f"{name} {quote(answers[name])} is unknown; choose one of {', '.join(allowed)}"
-
-
-def _replay_problems(answers):
-    # cookiecutter's own replay files include the settings of the version that wrote them.
-    here = _questions()["_copy_without_render"]
-    lacking = set(here) - set(answers.get("_copy_without_render", here))
-    if lacking and "_skip_if_file_exists" not in answers:  # template_guard.py lists files instead
-        yield (
-            "this replay file is of another version of the template; take the project's own, "
-            ".template.json"
-        )
 
 
 def _slug_problems(given):
@@ -552,19 +569,31 @@ def _row_problems(answers):
         )
 
 
+def _starter_problems(answers):
+    framework = answers["stack"].partition("-")[0]
+    if framework not in starter(answers["starter"])["frameworks"]:
+        rows = _data("starters")["starters"]
+        able = [name for name, row in rows.items() if framework in row["frameworks"]]
+        yield (
+            f"starter {answers['starter']} is not written for stack {answers['stack']}; choose "
+            f"one of {', '.join(able)}"
+        )
+
+
 def _not_for_new(answers):
     """Reasons to refuse a new project that still allow updating an old one."""
-    given = str(answers["project_slug"])
-    found = []
+    return [*_new_slug_problems(str(answers["project_slug"])), *_retired(answers)]
+
+
+def _new_slug_problems(given):
     if len(given) > SLUG_LENGTH:
-        found.append(f"project_slug {quote(given)} is long; use at most {SLUG_LENGTH} characters")
+        yield f"project_slug {quote(given)} is long; use at most {SLUG_LENGTH} characters"
     # A package with such a name hides the module, or linters sort it among modules.
-    folders = ("environment", "tests", "_overlays/*/*/environment")
+    folders = ("environment", "tests", "_overlays/*/*/environment", "_overlays/*/*/tests")
     modules = {p.stem for f in folders for p in (ROOT / PROJECT_FOLDER).glob(f"{f}/*.py")}
     if given.replace("-", "_") in modules | {"conftest"}:
         another = f'choose another, such as "{given}-project"'
-        found.append(f'project_slug "{given}" is a module of the project itself; {another}')
-    return found + _retired(answers)
+        yield f'project_slug "{given}" is a module of the project itself; {another}'
 
 
 def _retired(answers):

@@ -42,6 +42,8 @@ def apply_overlays(project: Path, answers: dict) -> None:
             if source.read_bytes().strip() and not kept:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(target)  # atomic, whenever this is interrupted
+    for folder in [path for path in overlays.rglob("*") if path.is_dir()]:
+        folder.chmod(0o700)  # copied from a read-only template, perhaps
     shutil.rmtree(overlays)
 
 

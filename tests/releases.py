@@ -81,9 +81,11 @@ def change(folder: Path) -> None:
     (project / ".editorconfig").unlink()
     (project / "docs" / "new.md").write_text("# {{ novelty() }}\n")
     edit(project / "Makefile", r"\A", "# The verbs, in a newer version.\n")
-    package = project / "src" / "{{cookiecutter.__package}}"
-    edit(package / "model.py", r'\A"""The models', '"""New models')
-    edit(project / "README.md", r"^## What is whose$", "## What is whose, newly")
+    starter = project / "_overlays" / "starter" / "image_classification"
+    model = starter / "src" / "{{cookiecutter.__package}}" / "model.py"
+    edit(model, r'\A"""The models', '"""New models')
+    readme = folder / "templates" / "base" / "README.md"
+    edit(readme, r"^## What is whose$", "## What is whose, newly")
     edit(project / "notebooks" / "explore_run.ipynb", r"Loads the", "Newly loads the")
     # The functions of the new version, not of the one that was imported first.
     logic = folder / "template_logic.py"

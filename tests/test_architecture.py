@@ -3,10 +3,10 @@
 import ast
 from pathlib import Path
 
-from conftest import ROOT
+import pytest
+from conftest import CHOICES, ROOT
 
-PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
-REPRO = PACKAGE / "repro"
+REPRO = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}" / "repro"
 PUBLIC = {
     "Batches",
     "Inert",
@@ -27,7 +27,7 @@ HEAVY = {*FRAMEWORKS, "numpy", "sklearn", "matplotlib", "mlflow", "scipy"}
 AT_ONCE = (
     *("__init__", "__main__", "config", "repro/__init__", "repro/cli", "repro/entry", "repro/env"),
     *("repro/config/load", "repro/run/manifest", "repro/run/logs", "repro/proof/compare"),
-    *("repro/proof/verify", "repro/doctor/items"),
+    *("repro/proof/verify", "repro/proof/report", "repro/run/listing", "repro/doctor/items"),
 )
 """What `--help`, `compare`, `doctor` and `verify` load."""
 
@@ -62,19 +62,27 @@ def test_the_machinery_imports_nothing_of_the_users():
         assert all(REPRO in each.parents for each in own), path
 
 
-def test_the_users_files_know_the_public_names_only():
+@pytest.fixture(scope="module", params=CHOICES["starter"])
+def package(request, cookies_session):
+    """The package of a fresh project of each starter."""
+    answers = {"project_slug": "probe", "starter": request.param}
+    return cookies_session.bake(extra_context=answers).project_path / "src" / "probe"
+
+
+def test_the_users_files_know_the_public_names_only(package):
     """So that everything behind them may change."""
-    allowed = set(PACKAGE.glob("*.py")) | {REPRO / "__init__.py"}
-    entry = {REPRO / "entry.py", REPRO / "cli.py", REPRO / "moved.py"}
-    for path in PACKAGE.glob("*.py"):
+    repro = package / "repro"
+    allowed = set(package.glob("*.py")) | {repro / "__init__.py"}
+    entry = {repro / "entry.py", repro / "cli.py", repro / "moved.py"}
+    for path in package.glob("*.py"):
         own, _ = imports(path)
         own -= entry if path.name in ("__init__.py", "__main__.py") else set()
         assert own <= allowed, path
 
 
-def test_no_import_leads_back():
+def test_no_import_leads_back(package):
     """Each module knows less than the one that calls it."""
-    edges = {path: imports(path)[0] - {path} for path in PACKAGE.rglob("*.py")}
+    edges = {path: imports(path)[0] - {path} for path in package.rglob("*.py")}
     while free := {path for path, own in edges.items() if not own & edges.keys()}:
         edges = {path: own for path, own in edges.items() if path not in free}
     assert not edges, sorted(path.name for path in edges)
@@ -87,10 +95,10 @@ def test_only_the_backend_imports_a_framework():
         assert path.parent.name == "backend" or not others & FRAMEWORKS, path
 
 
-def test_what_answers_at_once_imports_nothing_heavy():
+def test_what_answers_at_once_imports_nothing_heavy(package):
     """No numerical library at the top of what `--help` loads."""
     for name in AT_ONCE:
-        _, others = imports(PACKAGE / f"{name}.py", top_level=True)
+        _, others = imports(package / f"{name}.py", top_level=True)
         assert not others & HEAVY, name
 
 
@@ -112,10 +120,10 @@ def test_the_verbs_of_a_run_are_frozen():
     assert {name for name in methods if not name.startswith("_")} == VERBS
 
 
-def test_what_a_user_owns_is_little():
+def test_what_a_user_owns_is_little(package):
     """They read all of it in an hour; the story of a run on two screens, the proof on one."""
-    project = PACKAGE.parents[1]
-    owned = [*PACKAGE.glob("*.py"), *(project / "tests").glob("*.py")]
+    project = package.parents[1]
+    owned = [*package.glob("*.py"), *(project / "tests").glob("*.py")]
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in owned}
     assert len(owned) <= 16
     assert sum(lines.values()) <= 1200

@@ -32,6 +32,7 @@ def test_the_questions_are_those_of_the_contract():
         "dependency_manager",
         "stack",
         "python_version",
+        "starter",
     ]
     first = {name: answers[0] for name, answers in CHOICES.items()}
     assert first == {
@@ -39,6 +40,7 @@ def test_the_questions_are_those_of_the_contract():
         "dependency_manager": "pip",
         "stack": "torch-2.14.1-cu130",
         "python_version": "3.12",
+        "starter": "image_classification",
     }
 
 
@@ -55,8 +57,17 @@ def test_every_stack_has_a_label_that_says_gpus_and_driver():
         if name.endswith("-cpu"):
             assert "no GPU needed" in labels[name]
         else:
-            label = labels[name].removesuffix(" (recommended)")
-            assert re.search(r"CUDA \d+\.\d: \w+ to \w+, driver \d+ or newer$", label)
+            label = labels[name].removesuffix(" (default)")
+            assert re.search(r"CUDA \d+\.\d: \w+ to \w+, driver \d+\+$", label)
+
+
+def test_every_question_fits_a_terminal_of_80_columns():
+    """With the numbers that cookiecutter prints before the questions and the choices."""
+    for question in QUESTIONS["__prompts__"].values():
+        texts = question if isinstance(question, dict) else {"__prompt__": question}
+        for name, text in texts.items():
+            number = "  [1/9] :" if name == "__prompt__" else "    10 - "
+            assert len(number + text) <= 80, text
 
 
 def test_managers_are_folders_rows_and_answers():
@@ -65,6 +76,8 @@ def test_managers_are_folders_rows_and_answers():
     assert folders == set(DATA["managers"]["managers"]) == set(CHOICES["dependency_manager"])
     licences = {path.name for path in (OVERLAYS / "license").iterdir()}
     assert licences == set(CHOICES["license"])
+    starters = {path.name for path in (OVERLAYS / "starter").iterdir()}
+    assert starters == set(DATA["starters"]["starters"]) == set(CHOICES["starter"])
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda r: r["torch"])
@@ -163,6 +176,7 @@ def test_a_retired_row_is_refused_for_new_projects_and_mentioned_in_updates(monk
         "dependency_manager": "pip",
         "stack": "torch-2.7.1-cu126",
         "python_version": "3.12",
+        "starter": "image_classification",
     }
     assert logic.problems(answers) == [
         "stack torch-2.7.1-cu126 is retired; the nearest supported one is torch-2.14.1-cu126"

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tools import demo, fuzz_config
+from tools.unrendered import DEFAULT
 
 RESULTS = ROOT / "build" / "hostile-inputs.json"
 STEADY = {
@@ -114,7 +115,7 @@ def to_yaml(module, config):
 
 def test_any_config_is_taken_or_refused_in_one_line(config_module, seen, count=600):
     """Bytes, YAML of any values, and the shipped config with one thing changed."""
-    tree = yaml.safe_load((ROOT / "{{cookiecutter.project_slug}}/configs/smoke.yaml").read_text())
+    tree = yaml.safe_load((DEFAULT / "configs" / "smoke.yaml").read_text())
     contents = st.one_of(
         st.binary(max_size=60),
         VALUES.map(lambda value: json.dumps(value).encode()),
@@ -136,7 +137,7 @@ def test_any_config_is_taken_or_refused_in_one_line(config_module, seen, count=6
 
 def test_any_override_is_taken_or_refused_in_one_line(config_module, seen, count=400):
     """As typed behind a command."""
-    smoke = (ROOT / "{{cookiecutter.project_slug}}/configs/smoke.yaml").read_bytes()
+    smoke = (DEFAULT / "configs" / "smoke.yaml").read_bytes()
     values = {
         "seed": st.integers(-1, 2**33),
         "training.learning_rate": st.floats(),
@@ -328,6 +329,7 @@ def spoiled_runs(drive, project, smoke_run, tmp_path, seen, count, seed):
         lambda run: ("verify", run, "--segments", "1"),
         lambda run: ("train", "--resume", run),
         lambda run: ("machines", run.parent),
+        lambda run: ("runs", run.parent),
     )
     for number in range(count):
         folder = tmp_path / f"{number}" / "here"

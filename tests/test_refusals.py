@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import template_logic as logic
+
 
 def generate(folder: Path, *options: str, **answers: str) -> subprocess.CompletedProcess[str]:
     """Run cookiecutter's command line in a folder of its own."""
@@ -82,6 +84,47 @@ def test_an_unknown_choice_is_refused_with_the_choices(tmp_path, question):
     last = done.stderr.strip().splitlines()[-1]
     assert f"no-such-thing provided for choice variable {question}, but the choices are" in last
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_bad_slug_is_refused_as_soon_as_it_is_typed(tmp_path):
+    """Nobody answers seven questions more and loses them all."""
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--output-dir", str(tmp_path)]
+    typed = "My project\nclass\n"  # and nothing behind it: another question would find the end
+    done = subprocess.run(command, input=typed, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stdout.count("[2/9]") == 1
+    assert "[3/9]" not in done.stdout
+    assert 'error: project_slug "class" is a Python keyword' in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answers_file_from_before_a_question_gets_its_default(tmp_path):
+    """Projects of 0.2.0 never heard of starters; they are the first one."""
+    assert generate(tmp_path / "good", project_slug="good").returncode == 0
+    saved = json.loads((tmp_path / "good" / "good" / ".template.json").read_text())
+    assert saved["cookiecutter"].pop("starter") == "image_classification"
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps(saved))
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--replay-file", str(replay)]
+    done = subprocess.run([*command, "-o", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in (".template.json", "README.md", "src/good/model.py"):
+        made, again = (tmp_path / folder / "good" / name for folder in ("good", "out"))
+        assert made.read_bytes() == again.read_bytes(), name
+
+
+def test_a_starter_that_a_stack_lacks_is_refused_in_one_line(monkeypatch):
+    """By name, with those that fit."""
+    plain = logic._data
+    rows = {"a": {"frameworks": ["torch"]}, "b": {"frameworks": ["other"]}}
+    monkeypatch.setattr(
+        logic, "_data", lambda name: {"starters": rows} if name == "starters" else plain(name)
+    )
+    answers = {"stack": "torch-2.14.1-cpu", "starter": "b"}
+    assert list(logic._starter_problems(answers)) == [
+        "starter b is not written for stack torch-2.14.1-cpu; choose one of a"
+    ]
+    assert list(logic._starter_problems({**answers, "starter": "a"})) == []
 
 
 def test_a_replayed_refusal_is_refused_too(tmp_path):

@@ -105,7 +105,10 @@ def lost(template, before, after):
         set(json.loads(git(template, "show", f"{tag}:cookiecutter.json")))
         for tag in (before, after)
     ]
-    files = {name.removeprefix("{{cookiecutter.project_slug}}/") for name in listed[0] - listed[1]}
+    # An overlay's file lies in a project where one of the project itself does.
+    inside = re.compile(r"^\{\{cookiecutter\.project_slug\}\}/(_overlays/[^/]+/[^/]+/)?")
+    old, new = ({inside.sub("", name) for name in names} for names in listed)
+    files = old - new
     return files | {name for name in questions[0] - questions[1] if not name.startswith("_")}
 
 

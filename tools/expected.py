@@ -1,6 +1,6 @@
-"""Measure the expected results in the demo's project and copy them to the template.
+"""Measure the expected results in a project and copy them to its starter in the template.
 
-python tools/expected.py           (`make expected`; `make demo` makes the project)
+python tools/expected.py [PROJECT]    (`make expected`; `make demo` makes the default one)
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "build" / "demo" / "demo-project"
-PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+STARTERS = ROOT / "{{cookiecutter.project_slug}}" / "_overlays" / "starter"
 BEGIN, END = "<!-- expected results: make expected -->\n", "<!-- end of expected results -->"
 
 
@@ -19,14 +19,16 @@ def main(demo: Path = DEMO) -> int:
     done = subprocess.run(["make", "expected", "ACCELERATOR=cpu"], cwd=demo)
     if done.returncode:
         return done.returncode
+    answers = json.loads((demo / ".template.json").read_text(encoding="utf-8"))["cookiecutter"]
+    starter = STARTERS / answers["starter"]
     text = (demo / "docs" / "expected.json").read_text(encoding="utf-8")
     json.loads(text)
-    (PROJECT / "docs" / "expected.json").write_text(text, encoding="utf-8")
+    (starter / "docs" / "expected.json").write_text(text, encoding="utf-8")
     table = (demo / "README.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    readme = (starter / "README.md").read_text(encoding="utf-8")
     head, rest = readme.split(BEGIN)
     text = head + BEGIN + table + END + rest.split(END, 1)[1]
-    (PROJECT / "README.md").write_text(text, encoding="utf-8")
+    (starter / "README.md").write_text(text, encoding="utf-8")
     return 0
 
 

@@ -14,14 +14,15 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+sys.path.insert(0, str(ROOT))
+
+from tools.unrendered import DEFAULT, copy_package  # noqa: E402  (the root is not a package)
 
 
 def run(count: int, folder: Path) -> subprocess.CompletedProcess[str]:
     """Fuzz in a process of its own; exit code 0 if nothing was found."""
-    # No file of the package has Jinja tags, so it is the same as in a project.
-    shutil.copytree(next((PROJECT / "src").iterdir()), folder / "fuzzed_package")
-    corpus = Path(shutil.copytree(PROJECT / "configs", folder / "corpus"))
+    copy_package(folder / "fuzzed_package")
+    corpus = Path(shutil.copytree(DEFAULT / "configs", folder / "corpus"))
     command = [sys.executable, str(Path(__file__).resolve()), "--child", str(folder), str(corpus)]
     command += [
         f"-runs={count}",

@@ -39,6 +39,12 @@ def menu() -> str:
         "__prompt__": prompts["license"]["__prompt__"],
         **{name: row["label"] for name, row in licenses.items()},
     }
+    starters = json.loads((ROOT / "data" / "starters.json").read_text(encoding="utf-8"))["starters"]
+    questions["starter"] = list(starters)
+    prompts["starter"] = {
+        "__prompt__": prompts["starter"]["__prompt__"],
+        **{name: row["label"] for name, row in starters.items()},
+    }
     prompts["python_version"] = {
         "__prompt__": prompts["python_version"]["__prompt__"],
         **{version: _python_label(version) for version in questions["python_version"]},
