@@ -21,6 +21,7 @@ from cookiecutter.exceptions import FailedHookException
 
 ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
+_NAMES = re.compile(r"\{\{cookiecutter\.(project_slug|__package)\}\}")
 _broken_off = []
 """What ended a generation before its end: a signal, an error."""
 
@@ -81,6 +82,8 @@ def _explained(environment):
 
     def explained(source, *arguments, **options):
         _ask_nothing_in_a_replay()
+        if _is_simple(source):
+            return _Simple(source)
         try:
             template = from_string(source, *arguments, **options)
         except Exception as error:
@@ -101,6 +104,28 @@ def _explained(environment):
         return template
 
     return explained
+
+
+class _Simple:
+    """A template of one line that names the slug or the package at most, as most paths do.
+
+    Jinja compiles each such text to Python: a fifth of the time of a generation.
+    """
+
+    def __init__(self, source):
+        self.source = source
+
+    def render(self, **context):
+        return _NAMES.sub(lambda name: str(context["cookiecutter"][name[1]]), self.source)
+
+
+def _is_simple(source):
+    return (
+        isinstance(source, str)
+        and source != PROJECT_FOLDER
+        and source.splitlines() == [source]
+        and "{" not in _NAMES.sub("", source)
+    )
 
 
 def _ask_nothing_in_a_replay():
