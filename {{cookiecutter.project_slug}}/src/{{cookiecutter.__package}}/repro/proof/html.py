@@ -129,7 +129,7 @@ def _parting(
     anchor = "end" if side < 0 else "start"
     yield f'<line class="part" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor_y:.1f}"/>'
     yield (
-        f'<text class="key" x="{x + side:.1f}" y="{floor_y - 10:.1f}" text-anchor="{anchor}">'
+        f'<text class="key" x="{x + side:.1f}" y="{_TOP + 12}" text-anchor="{anchor}">'
         f"they part at step {step}</text>"
     )
     for curve in curves.values():
