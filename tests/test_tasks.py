@@ -15,11 +15,16 @@ from tools import demo
 
 pytestmark = pytest.mark.real
 TASKS = ROOT / "tests" / "tasks"
+STARTERS_TOO = ("language_model", "regression")
 GENERIC = ("tests/test_reproducibility.py", "tests/test_quality.py")
 """What a project proves of any task; the other tests are of the shipped one."""
 
 
-@pytest.fixture(scope="module", params=sorted(path.name for path in TASKS.iterdir()))
+# A table and a language model are starters, too, whose own proof `tests/test_starters.py` runs.
+OFTEN = [pytest.param("gan"), *(pytest.param(t, marks=pytest.mark.slow) for t in STARTERS_TOO)]
+
+
+@pytest.fixture(scope="module", params=OFTEN)
 def project(request, pip_project, tmp_path_factory):
     """A project with another task in it, and how many of its files that took."""
     left_out = shutil.ignore_patterns(".envs", ".venv", ".git", "outputs", "__pycache__")
@@ -36,6 +41,11 @@ def project(request, pip_project, tmp_path_factory):
     assert machinery(other) == before
     commit(other)
     return other
+
+
+def test_every_task_is_tried():
+    """Here or with the slow tests."""
+    assert {path.name for path in TASKS.iterdir()} == {"gan", *STARTERS_TOO}
 
 
 def machinery(project: Path) -> dict[str, bytes]:
