@@ -259,3 +259,20 @@ def test_what_is_copied_holds_no_tag_and_what_is_rendered_holds_one():
         copied = any(fnmatch.fnmatch(name, p) for p in QUESTIONS["_copy_without_render"])
         tagged = re.search(r"\{\{ |\{%", re.sub(r"\$\{\{", "", path.read_text(encoding="utf-8")))
         assert copied != bool(tagged), name
+
+
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_the_guide_to_ones_own_task_names_what_there_is(bake, starter):
+    """Its tests, files and verbs exist, whatever the project began with."""
+    project = bake(**TEXT_FREE, starter=starter)
+    guide = (project / "docs" / "your-task.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in project.glob("tests/*.py"))
+    named = set(re.findall(r"`(?:tests/)?(test_\w+?)(\.py)?`", guide))
+    assert len(named) > 8
+    for name, is_file in named:
+        assert (project / "tests" / f"{name}.py").is_file() if is_file else f"def {name}(" in tests
+    for path in re.findall(r"`((?:configs|docs)/[\w.-]+)`", guide):
+        assert (project / path).is_file(), path
+    rules = (project / "Makefile").read_text(encoding="utf-8")
+    for verb in re.findall(r"`make ([a-z-]+)", guide):
+        assert re.search(rf"^{verb}:", rules, re.M) or verb == "lock", verb
