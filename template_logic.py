@@ -35,7 +35,10 @@ class TemplateLogic(Extension):
 
     def __init__(self, environment):
         super().__init__(environment)
+        from template_guard import install as guard  # only here: see `needs_cookiecutter_2_2.py`
+
         install(environment)
+        guard(environment)
 
 
 def install(environment):
