@@ -253,7 +253,10 @@ def _stop(number, _frame):
 
 def _crash(kind, error, trace):
     _broken_off.append(kind)
-    if issubclass(kind, OSError):
+    if issubclass(kind, shutil.Error):  # of a whole folder: each file with its reason
+        _, target, why = error.args[0][0]
+        print(f"error: {re.sub(r'^.Errno [0-9]+. |: .*', '', str(why))}: {target}", file=sys.stderr)
+    elif issubclass(kind, OSError):
         reason = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
         print(f"error: {reason}", file=sys.stderr)
     else:

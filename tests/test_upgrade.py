@@ -70,7 +70,8 @@ def cookiecutter(template, output, *options):
     """cookiecutter's command line."""
     command = [sys.executable, "-P", "-m", "cookiecutter", str(template), *options]
     command += ["--output-dir", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    # Enter, for a question that cookiecutter's own file of an older version does not answer.
+    done = subprocess.run(command, input="\n", capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
