@@ -47,15 +47,19 @@ def apply_overlays(project: Path, answers: dict) -> None:
     shutil.rmtree(overlays)
 
 
-def write_sums(project: Path) -> None:
-    """List the template's own files with their sha256, so that edits are noticed."""
+def write_sums(project: Path, copied: dict[str, str]) -> None:
+    """List the template's own files with their sha256, so that edits are noticed.
+
+    `copied` has the digests of those that are copied: what is there may be older, or cut off.
+    """
     folders = [*project.glob("src/*/repro"), project / "environment"]
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(project).as_posix()}\n"
-        for path in files
-        if "__pycache__" not in path.parts
-    ]
+    lines = []
+    for path in files:
+        if "__pycache__" not in path.parts:
+            name = path.relative_to(project).as_posix()
+            digest = copied.get(name) or hashlib.sha256(path.read_bytes()).hexdigest()
+            lines.append(f"{digest}  {name}\n")
     (project / "repro.sum").write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
@@ -65,7 +69,7 @@ def main() -> None:
     names = json.loads(r"""{{ template_files(cookiecutter) | tojson }}""")
     take_modes(Path.cwd(), names, kept=bool(answers.get("_skip_if_file_exists")))
     apply_overlays(Path.cwd(), answers)
-    write_sums(Path.cwd())
+    write_sums(Path.cwd(), json.loads(r"""{{ copied_sums(cookiecutter) | tojson }}"""))
     steps = json.loads(r"""{{ next_steps(cookiecutter) | tojson }}""")
     print("\nNext:", *steps, sep="\n  ")
 
