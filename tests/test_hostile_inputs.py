@@ -348,7 +348,7 @@ def spoiled_runs(drive, project, smoke_run, tmp_path, seen, count, seed):
 @pytest.mark.faults
 def test_a_damaged_run_is_refused_in_one_line(drive, pip_project, smoke_run, tmp_path, seen):
     """Any file of it, damaged in any of ten ways, under any command that reads runs."""
-    spoiled_runs(drive, pip_project, smoke_run, tmp_path, seen, 100, seed=1)
+    spoiled_runs(drive, pip_project, smoke_run, tmp_path, seen, 150, seed=1)
 
 
 @pytest.mark.slow

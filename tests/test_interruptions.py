@@ -110,6 +110,18 @@ def test_in_an_existing_folder_nothing_of_the_users_is_lost(whole, tmp_path, nam
         assert not set(differ) & set(mine)
 
 
+def test_a_file_that_was_cut_off_and_is_kept_does_not_count_as_the_templates(whole, tmp_path):
+    """Told to skip it, the second run keeps it; `repro.sum` has the digests of whole files."""
+    wanted, _ = whole
+    cut = [tmp_path / "probe" / name for name in ("src/probe/repro/git.py", "environment/setup.py")]
+    for path in cut:
+        path.parent.mkdir(parents=True)
+        path.write_text("half a l")
+    assert generate(tmp_path, "--overwrite-if-exists", "--skip-if-file-exists").returncode == 0
+    assert [path.read_text() for path in cut] == ["half a l"] * 2
+    assert (tmp_path / "probe" / "repro.sum").read_bytes() == wanted["repro.sum"][1]
+
+
 @needs_mounts
 @pytest.mark.parametrize("size", ["16k", "200k", "500k", "900k"])
 def test_a_full_disk_leaves_no_half_project(tmp_path, size):
