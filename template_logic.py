@@ -10,6 +10,7 @@ import json
 import keyword
 import re
 import sys
+import textwrap
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,7 @@ def install(environment):
         "slug": slug,
         "quote": quote,
         "one_line": one_line,
+        "paragraph": paragraph,
         "image_name": image_name,
     }
     environment.globals |= {
@@ -103,6 +105,12 @@ def quote(text):
 def one_line(text):
     """Text with spaces for line breaks: for headings, and for metadata of one line."""
     return " ".join(str(text).splitlines())
+
+
+def paragraph(text, indent=""):
+    """Words in lines of at most 100 columns; all but the first begin with `indent`."""
+    kept = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(" ".join(text.split()), 100, subsequent_indent=indent, **kept)
 
 
 def image_name(given):

@@ -5,6 +5,7 @@ In 0.3.0 the machinery moved to `repro/`. Old imports work for one more release,
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 import releases
@@ -39,7 +40,8 @@ def write(project):
     edit(package / "record.py", r"\Z", '\n\nMINE = "machinery"\n')
     (package / "mine.py").write_text(MINE)
     (project / "tests" / "test_mine.py").write_text(
-        "from probe.mine import derive\n\n\ndef test_of_our_own():\n    assert derive(0, 'x')\n"
+        "import pytest\n\nfrom probe.seeding import derive\n\n\n"
+        "def test_of_our_own():\n    assert derive(0, 'x') == pytest.approx(derive(0, 'x'))\n"
     )
     commit(project, "ours")
 
@@ -73,6 +75,9 @@ def test_nothing_that_a_team_wrote_is_lost(born, pip_project, tag):
         lines = errors(upgrade(project, f"TO={NOW}"))
         assert any("src/probe/train.py" in line for line in lines), lines
     holds(project)
+    ruff = [sys.executable, "-m", "ruff", "check", "src/probe/mine.py", "tests/test_mine.py"]
+    styled = subprocess.run(ruff, cwd=project, capture_output=True, text=True)
+    assert styled.returncode == 0, styled.stdout
     said = imports(project, pip_project / ".venv" / "bin" / "python")
     assert said.returncode == 0, said.stderr
     assert "write: from probe.repro.random.streams import derive" in said.stderr

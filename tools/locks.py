@@ -14,6 +14,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,21 +29,34 @@ ONLY_CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 SIMPLE = ("--no-header", "--no-annotate", "--no-config", "--quiet")
 
 
-def resolve(uv: str, requirements: list[str], python: str, *options: str) -> dict[str, str]:
-    """Resolve for all platforms and all Pythons from `python` on; one block of text per package."""
+def resolve(
+    uv: str,
+    requirements: list[str],
+    python: str,
+    *options: str,
+    without: Collection[str] = (),
+) -> dict[str, str]:
+    """Resolve for all platforms and all Pythons from `python` on; one block of text per package.
+    What only `without` needs stays; those packages themselves are left out."""
     command = [uv, "pip", "compile", "-", "--universal", "--generate-hashes", "--only-binary=:all:"]
     command += ["--python-version", python, "--exclude-newer", logic.cutoff(), *SIMPLE, *options]
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("UV_", "PIP_"))}
     # From 2.12 on, PyTorch's macOS wheels require macOS 14; uv's own target is older.
     environ["MACOSX_DEPLOYMENT_TARGET"] = "14.0"
-    done = subprocess.run(
-        command, input="\n".join(requirements), capture_output=True, text=True, env=environ
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as nowhere:
+        nowhere.write("".join(f"{name} ; sys_platform == 'none'\n" for name in without))
+        nowhere.flush()
+        command += ["--overrides", nowhere.name] if without else []
+        done = subprocess.run(
+            command, input="\n".join(requirements), capture_output=True, text=True, env=environ
+        )
     if done.returncode:
         sys.exit(f"error: {' '.join(requirements)}: {done.stderr.strip()}")
     blocks: dict[str, str] = {}
     for block in re.split(r"\n(?=\S)", done.stdout.strip()):
         name = re.match(r"[A-Za-z0-9._-]+", block)[0].lower()
+        if name in without:
+            continue
         blocks[name] = blocks.get(name, "") + block + "\n"
     return blocks
 
@@ -120,9 +135,14 @@ def lock_tools(uv: str) -> None:
         "mlflow": "The MLflow server, for `make mlflow`.",
         "upgrade": "cruft, for `make upgrade`.",
         "audit": "cyclonedx-bom and pip-audit, for `make sbom` and `make audit`.",
+        "dvc": "DVC with S3, for `make data`.",
     }
     for name, title in titles.items():
-        blocks = resolve(uv, [f"{n}=={v}" for n, v in logic.pins(name).items()], oldest)
+        # Needed only by DVC's experiments, which this project has no use for, and served only as
+        # source, which would be built by whatever setuptools is the newest.
+        without = {"antlr4-python3-runtime"} if name == "dvc" else set()
+        pins = [f"{n}=={v}" for n, v in logic.pins(name).items()]
+        blocks = resolve(uv, pins, oldest, without=without)
         write(f"../tools/{name}.txt", title, blocks)
 
 
@@ -136,8 +156,9 @@ KINDS = {
 
 def _write_names() -> None:
     """Write the reserved names: everything that may be installed together with a project."""
-    # The upgrade tools never share an environment with the project.
-    paths = sorted(p for p in (ROOT / "data/locks").rglob("*.txt") if p.name != "upgrade.txt")
+    # These tools never share an environment with the project.
+    apart = {"upgrade.txt", "dvc.txt"}
+    paths = sorted(p for p in (ROOT / "data/locks").rglob("*.txt") if p.name not in apart)
     texts = [path.read_text(encoding="utf-8") for path in paths]
     found = {n for text in texts for n in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}
     names = {name.lower().replace("-", "_").replace(".", "_") for name in found}

@@ -142,7 +142,9 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
         help="resume the latest interrupted run with this config, if there is one",
     )
     train.add_argument(
-        "--allow-changes", action="store_true", help="resume with other code, data or config"
+        "--allow-changes",
+        action="store_true",
+        help="resume with other code, data or config; train on data that DVC does not pin",
     )
     # For `verify --segments`, which executes a segment of a run.
     train.add_argument("--stop-at", type=_whole_number, help=argparse.SUPPRESS)

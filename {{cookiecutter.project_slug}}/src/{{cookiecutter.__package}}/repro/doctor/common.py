@@ -15,6 +15,10 @@ class CannotTellError(Exception):
     """The item cannot be checked on this machine."""
 
 
+class NotApplicableError(Exception):
+    """The item is about something that this project does not use; it is left out."""
+
+
 @dataclass(frozen=True)
 class Checked:
     """What the doctor inspects: the checkout at `root`, and the class of its configurations."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config.run_config import RunConfig
 from ..files import find_project_root
 from . import installation, repository
-from .common import CannotTellError, Checked
+from .common import CannotTellError, Checked, NotApplicableError
 
 CLEAN = "git tree is clean"
 HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot tell here"
@@ -34,6 +34,7 @@ ITEMS: dict[str, Callable[[Checked], str]] = {
     "README says what a stranger needs": repository.readme_sections,
     "README's commands exist": repository.readme_commands,
     "images are pinned by digest": repository.images_pinned,
+    "data is what DVC pins": repository.data_pinned,
     "machinery is the template's": repository.machinery_unedited,
     CLEAN: repository.git_clean,
 }
@@ -73,6 +74,8 @@ def examine(root: Path, config_class: type[RunConfig]) -> Iterator[Finding]:
     for item, inspect in ITEMS.items():
         try:
             problem = inspect(checked)
+        except NotApplicableError:
+            continue
         except CannotTellError as reason:
             yield Finding(item, UNKNOWN, str(reason))
         except Exception as error:  # a file can be damaged in any way; the list continues

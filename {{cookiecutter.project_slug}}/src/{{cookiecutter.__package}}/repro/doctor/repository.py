@@ -14,8 +14,16 @@ from ..config.run_config import RunConfig
 from ..files import PROJECT
 from ..git import git
 from ..proof.baseline import CONFIG, differing_keys, expected_path, readme_table, table
+from ..run.dvc import changed_data, describe_dvc, dvc_files
 from ..run.manifest import SUMS, read_sums, sha256
-from .common import Checked, checkout, cuda_environment, readme_section, requirements_table
+from .common import (
+    Checked,
+    NotApplicableError,
+    checkout,
+    cuda_environment,
+    readme_section,
+    requirements_table,
+)
 
 KEPT = 3
 """Maximum number of files that a finding names."""
@@ -235,6 +243,23 @@ def _subcommands(root: Path) -> set[str]:
         for _, call in _calls(root)
         if ast.unparse(call.func).endswith("add_parser") and call.args
     }
+
+
+def data_pinned(project: Checked) -> str:
+    """Every file and folder under DVC is here, and is the version that git pins."""
+    if not dvc_files(project.root):
+        raise NotApplicableError
+    try:
+        facts = describe_dvc(project.root)
+    except ValueError as error:
+        return str(error)
+    missing = [path for path, fact in facts.items() if fact["workspace"] is None]
+    problems = [f"{path} is not here; make data fetches it" for path in missing]
+    problems += [
+        f'{path} was changed; make data ARGS="add {path}" takes it as the new version'
+        for path in changed_data(facts)
+    ]
+    return "; ".join(problems[:KEPT])
 
 
 def machinery_unedited(project: Checked) -> str:

@@ -27,6 +27,7 @@ from ..files import (
     list_checkpoints,
 )
 from ..git import git
+from ..run.dvc import changed_data
 from ..run.logs import Step, logs_until, read_steps
 from ..run.manifest import is_under_git, read_manifest
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
@@ -134,7 +135,9 @@ def _whole(
     config, again = scratch / CONFIG, scratch / "run"
     config.write_text(to_yaml(manifest["config"]), encoding="utf-8")
     _announce(run_dir, manifest)
-    _execute("--config", config, "--run-dir", again)
+    # Whoever recorded data other than git pins repeats the run with that data.
+    allowed = ["--allow-changes"] if changed_data(manifest["data"].get("dvc", {})) else []
+    _execute("--config", config, "--run-dir", again, *allowed)
     result = compare_runs(run_dir, again, inert)
     print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
     recorded, repeated = read_steps(run_dir / STEPS), read_steps(again / STEPS)

@@ -11,6 +11,7 @@ from ..config.base import is_inert
 from ..config.load import config_sha256, flatten, to_dict
 from ..config.run_config import RunConfig
 from ..files import MANIFEST, PROJECT, find_project_root
+from .dvc import changed_data, describe_dvc
 from .manifest import (
     SCHEMA,
     command_line,
@@ -38,15 +39,21 @@ def describe_run(
     Nothing is written, so that a refused run leaves the record untouched.
 
     Raises:
-        ValueError: code, data or configuration of a resumed run have changed, or it is complete
-            and has no checkpoint.
+        ValueError: data under DVC is not what git pins, code, data or configuration of a resumed
+            run have changed, or it is complete and has no checkpoint.
     """
     root = find_project_root()
+    pinned = describe_dvc(root)
+    if (changed := changed_data(pinned)) and not allow_changes:
+        raise ValueError(
+            f'{", ".join(changed)} differs from what its .dvc file pins: make data ARGS="add FILE" '
+            "takes it as the new version, --allow-changes records the difference"
+        )
     facts = {
         "seed": config.seed,
         "config": to_dict(config),
         "code": describe_code(root, leave_out=run_dir),
-        "data": dict(data),
+        "data": {**data, "dvc": pinned} if pinned else dict(data),
     }
     digest = config_sha256(facts["config"])
     if facts["code"]["commit"] is None:

@@ -190,6 +190,8 @@ class Run(Generic[C]):
         _check_objects(objects)
         if missing := sorted({"name", "num_samples", "sha256"} - data.keys()):
             raise ValueError(f"the description of the data lacks {', '.join(missing)}")
+        if "dvc" in data:
+            raise ValueError("the description of the data has a dvc; that name is the record's own")
         self._objects = objects
         self._manifest = describe_run(
             self.dir,
