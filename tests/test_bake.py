@@ -87,6 +87,17 @@ def test_every_manager_and_stack_parses_without_debris(bake, manager, stack):
     assert failing_items(project) == []
 
 
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_no_line_of_a_document_is_wider_than_100_columns(bake, starter):
+    """Rows of tables are the exception: Markdown has no way to break them."""
+    project = bake(starter=starter)
+    documents = [path for root in (project, ROOT) for path in root.glob("*.md")]
+    documents += [path for root in (project, ROOT) for path in (root / "docs").glob("*.md")]
+    assert len(documents) >= 10
+    lines = [line for path in documents for line in path.read_text().splitlines()]
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+
+
 def failing_items(project: Path) -> list[str]:
     """What the project's own doctor finds wrong with its files; not with what is installed here."""
     code = (
