@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 NOT_HERE := not slow and not containers and not upgrades and not faults and not surroundings
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-surroundings test-faults test-upgrades test-containers test-slow lint bench expected pictures matrix environments menu surroundings locks release clean
+.PHONY: help demo test test-fast test-surroundings test-faults test-upgrades test-containers test-slow lint bench docs expected pictures matrix environments menu surroundings locks release clean
 
 help: ## list all commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ expected: $(TOOLS) ## measure the baseline in the demo and take the figures over
 
 pictures: $(TOOLS) ## draw the README's pictures from runs of the demo's project
 	$(PY) tools/pictures.py
+
+docs: $(TOOLS) ## make the site of all documents in build/site/html
+	$(PY) tools/site.py
 
 matrix: $(TOOLS) ## check the matrix against PyPI's metadata; propose rows for new releases
 	$(PY) tools/matrix.py
