@@ -96,7 +96,7 @@ def _md5_of(path: Path, *, folder: bool) -> str | None:
         if file.name not in _IGNORED
     ]
     # The order and the format in which DVC writes the list, since its digest depends on them.
-    listed.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
+    listed.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
