@@ -17,11 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import cookiecutter
+from cookiecutter import prompt
 from cookiecutter.exceptions import FailedHookException
 
 ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 _NAMES = re.compile(r"\{\{cookiecutter\.(project_slug|__package)\}\}")
+MORE = "more"
 _broken_off = []
 """What ended a generation before its end: a signal, an error."""
 
@@ -29,6 +31,7 @@ _broken_off = []
 def install(environment):
     """Guard everything that this environment renders."""
     _require_cookiecutter()
+    _shorten_the_menu()
     _close(environment)
     environment.from_string = _explained(environment)
 
@@ -41,6 +44,30 @@ def _require_cookiecutter():
             f"error: this is cookiecutter {cookiecutter.__version__}; the template needs {wanted} "
             "or newer: pip install --upgrade cookiecutter"
         )
+
+
+def _shorten_the_menu():
+    """Ask for the stack in two steps, so that a menu fits a terminal of 24 lines.
+
+    The rows of the default's release come first; the others are behind one more row.
+    """
+    ask = prompt.read_user_choice
+    if getattr(ask, "is_ours", False):
+        return
+
+    def asked(name, options, prompts=None, *rest):
+        release = options[0].rpartition("-")[0]
+        others = [row for row in options if row.rpartition("-")[0] != release]
+        if name != "stack" or not others:
+            return ask(name, options, prompts, *rest)
+        labels = {MORE: "another release …", **((prompts or {}).get(name) or {})}
+        prompts = {**(prompts or {}), name: labels}
+        first = [row for row in options if row not in others]
+        answer = ask(name, [*first, MORE], prompts, *rest)
+        return ask(name, others, prompts, *rest) if answer == MORE else answer
+
+    asked.is_ours = True
+    prompt.read_user_choice = asked
 
 
 def _numbers(version):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,24 @@ def test_a_bad_slug_is_refused_as_soon_as_it_is_typed(tmp_path):
     assert "[3/9]" not in done.stdout
     assert 'error: project_slug "class" is a Python keyword' in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "stack"),
+    [("", "torch-2.14.1-cu130"), ("4", "torch-2.14.1-cpu"), ("5\n1", "torch-2.15.0-cu132")],
+)
+def test_no_menu_is_longer_than_a_terminal(tmp_path, typed, stack):
+    """24 lines: the recommended release first, the others behind one row; Enter is the default."""
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--output-dir", str(tmp_path)]
+    lines = "\n" * 6 + f"{typed}\n" + "\n" * 2
+    environ = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, env=environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved = json.loads((tmp_path / "reproducible-ml" / ".template.json").read_text())
+    assert saved["cookiecutter"]["stack"] == stack
+    menus = re.split(r"(?=  \[\d/9\] )|(?<=: )(?=  \[7/9\])", done.stdout.partition("Next:")[0])
+    assert max(menu.count("\n") for menu in menus) + 1 <= 24
+    assert done.stdout.count("[7/9]") == 1 + typed.startswith("5")
 
 
 def test_an_answers_file_from_before_a_question_gets_its_default(tmp_path):
