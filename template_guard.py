@@ -23,6 +23,7 @@ from cookiecutter.exceptions import FailedHookException
 ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 _NAMES = re.compile(r"\{\{cookiecutter\.(project_slug|__package)\}\}")
+_ANSWER = re.compile(r"\{\{ cookiecutter\.(\w+) \}\}")
 MORE = "more"
 _broken_off = []
 """What ended a generation before its end: a signal, an error."""
@@ -34,6 +35,7 @@ def install(environment):
     _shorten_the_menu()
     _close(environment)
     environment.from_string = _explained(environment)
+    environment.get_template = _quickly(environment)
 
 
 def _require_cookiecutter():
@@ -153,6 +155,34 @@ def _is_simple(source):
         and source.splitlines() == [source]
         and "{" not in _NAMES.sub("", source)
     )
+
+
+def _quickly(environment):
+    """`get_template`, without Jinja for a file whose only tags are answers, as in most tests."""
+    get_template = environment.get_template
+
+    def quickly(name, *arguments, **options):
+        path = Path(name)
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            if not re.search(r"\{[{%#]", _ANSWER.sub("", text)):
+                return _Plain(text, lambda: get_template(name, *arguments, **options))
+        return get_template(name, *arguments, **options)
+
+    return quickly
+
+
+class _Plain:
+    """A file that names answers, and has no other tag."""
+
+    def __init__(self, text, by_jinja):
+        self.text, self.by_jinja = text, by_jinja
+
+    def render(self, **context):
+        answers = context["cookiecutter"]
+        if not all(name in answers for name in _ANSWER.findall(self.text)):
+            return self.by_jinja().render(**context)  # which says what is missing
+        return _ANSWER.sub(lambda name: str(answers[name[1]]), self.text)
 
 
 def _ask_nothing_in_a_replay():

@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jinja2
 import pytest
 import yaml
 from conftest import CHOICES, QUESTIONS, ROOT
 
+import template_guard
 import template_logic as logic
 
 DATA = {
@@ -262,3 +265,23 @@ def test_the_locks_resolver_is_the_pinned_one():
     """`make locks` runs the uv that data/packages.json names, from the template's own tools."""
     pinned = DATA["packages"]["tools"]["uv"]
     assert f"uv=={pinned}" in Path(ROOT / "requirements-dev.txt").read_text().split()
+
+
+def test_a_file_whose_only_tags_are_answers_comes_out_as_jinja_makes_it(monkeypatch):
+    """The shortcut for such files, byte for byte, with values that look like tags and patterns."""
+    odd = {"x": r"\1 {{ cookiecutter.y }} \g<0> é", "y": "", "project_slug": "slug"}
+    settings = {"keep_trailing_newline": True, **QUESTIONS["_jinja2_env_vars"]}
+    plain = 0
+    monkeypatch.chdir(ROOT)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader("."), **settings)
+    quickly = template_guard._quickly(SimpleNamespace(get_template=lambda name: name))
+    for path in sorted(Path("{{cookiecutter.project_slug}}").rglob("*")):
+        if path.suffix in (".py", ".md", ".ipynb", ".mk", "") and path.is_file():
+            made = quickly(path.as_posix())
+            if isinstance(made, template_guard._Plain):
+                names = re.findall(r"cookiecutter\.(\w+)", path.read_text(encoding="utf-8"))
+                context = {"cookiecutter": {**dict.fromkeys(names, odd["x"]), **odd}}
+                expected = environment.get_template(path.as_posix()).render(**context)
+                assert made.render(**context) == expected, path
+                plain += 1
+    assert plain >= 20
