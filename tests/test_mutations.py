@@ -79,15 +79,24 @@ def test_every_fault_still_has_its_place(bake):
 
 
 def examine(
-    fault: Fault | None, origin: Path, python: Path, copy: Path, *, usual: bool = True
+    fault: Fault | None,
+    origin: Path,
+    python: Path,
+    copy: Path,
+    *,
+    usual: bool = True,
+    machinery: bool = True,
 ) -> dict[str, Any]:
-    """Plant a fault in a copy of the project, run its tests and the usual one, drop the copy."""
+    """Plant a fault in a copy of the project, run its tests and the usual one, drop the copy.
+
+    Without `machinery`, only the tests that the project itself has.
+    """
     project = plant(origin, fault, copy)
     # The tests of the very file first: most faults are found in seconds.
     file = Path(fault.file) if fault else Path()
     own = MACHINERY_TESTS / f"test_{SEEN_IN.get(file.name, file.stem)}.py"
     suites = [[*MACHINERY, own]] if own.exists() and "repro" in file.parts else []
-    for suite in (*suites, PROOF, [*MACHINERY, MACHINERY_TESTS]):
+    for suite in (*suites, PROOF, [*MACHINERY, MACHINERY_TESTS]) if machinery else (PROOF,):
         tests = run(python, project, "-m", "pytest", "-x", "-p", "no:cacheprovider", *suite)
         assert tests.returncode in (0, 1), tests.stdout[-2000:] + tests.stderr[-2000:]
         by = [line for line in tests.stdout.splitlines() if line.startswith(("FAILED", "ERR"))]
@@ -141,3 +150,31 @@ def test_nearly_every_planted_fault_turns_the_tests_red(pip_project, python, tmp
     print(f"missed: {missed or 'none'}")
     assert not sound["caught"] and not sound["train twice"], sound
     assert len(missed) <= 0.05 * len(found), missed
+
+
+@pytest.mark.slow
+def test_another_tasks_own_tests_see_the_faults_of_the_machinery(baked_real, python, tmp_path):
+    """A regression on a table: its tests know nothing of the digits, and the template's tests of
+    the machinery are not run. What is left belongs to those: tracking, the doctor, the command
+    line, errors in one line."""
+    project = baked_real(starter="tabular").path
+    wanted = os.environ.get("FAULTS", "").split(",")
+    faults = [fault for fault in FAULTS if fault.file.startswith("repro/")]
+    faults = [fault for fault in faults if any(part in fault.name for part in wanted)]
+    with ThreadPoolExecutor(2) as pool:
+        sound, *found = pool.map(
+            lambda entry: examine(
+                entry[1],
+                project,
+                python,
+                tmp_path / str(entry[0]),
+                usual=False,
+                machinery=False,
+            ),
+            enumerate([None, *faults]),
+        )
+    caught = [result["name"] for result in found if result["caught"]]
+    missed = [result["name"] for result in found if not result["caught"]]
+    print(f"{len(caught)} of {len(found)} caught; missed: {missed or 'none'}")
+    assert not sound["caught"], sound
+    assert len(missed) <= 0.4 * len(found), missed
