@@ -35,6 +35,10 @@ def project(baked_real):
         (made / "data/raw" / name).parent.mkdir(parents=True, exist_ok=True)
         (made / "data/raw" / name).write_text(name)
     (made / ".env").write_text(f"DVC_REMOTE={made.parent}/remote\n")
+    nowhere = {"PACKAGE_INDEX": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    offline = refused(made, "data", f"ARGS=add {TABLE}", PIP_FIND_LINKS="", **nowhere)
+    assert offline.startswith("error: ")
+    assert not (made / ".envs/tool-dvc").exists()
     said(made, "data", f"ARGS=add {TABLE} data/raw")
     said(made, "data", "ARGS=push")
     commit(made)

@@ -43,7 +43,9 @@ def main() -> int:
         return 0
     if not has_dvc:
         repository = _repository()
-    subprocess.run([sys.executable, Path(__file__).with_name("tool.py"), "dvc"], check=True)
+    install = [sys.executable, Path(__file__).with_name("tool.py"), "dvc"]
+    if code := subprocess.run(install).returncode:
+        return code  # it has said why
     with tempfile.TemporaryDirectory(prefix="dvc-") as settings:
         remote = _write_settings(Path(settings))
         environ = {name: value for name, value in os.environ.items() if value}
