@@ -44,6 +44,7 @@ NAVIGATION = [
     {
         "The template": [
             {"Changelog": "CHANGELOG.md"},
+            {"What was verified": "docs/verified.md"},
             {"Decisions": "docs/decisions.md"},
             {"Surroundings": "docs/surroundings.md"},
             {"Locks": "docs/environments.md"},
