@@ -67,7 +67,7 @@ def test_make_reads_every_verb(bake, manager):
     assert done.returncode == 0, done.stderr
     explained = {line.split()[0] for line in done.stdout.splitlines()}
     verbs = "setup lock lock-check wheelhouse train verify compare runs test expected machines lint"
-    more = "check doctor notebook track mlflow sbom audit docker up down upgrade clean help"
+    more = "check data doctor notebook track mlflow sbom audit docker up down upgrade clean help"
     upgrades = "upgrade-abort upgrade-check link"
     assert explained == {*verbs.split(), *more.split(), *upgrades.split()}
 
