@@ -33,6 +33,12 @@ def test_the_projects_own_checks_are_green(pip_project):
     assert "items, 0 fail" in output
 
 
+@pytest.mark.parametrize("name", ["config", "data", "model", "train", "quality"])
+def test_each_file_of_tests_passes_alone(pip_project, name):
+    """As the steps of `docs/your-task.md` run them: nothing depends on what another has imported."""
+    assert " passed" in make(pip_project, "test", f"ARGS=tests/test_{name}.py")
+
+
 def test_the_baseline_trains_to_its_accuracy_and_verifies(pip_project):
     """95 % or more on the test split, and the same bits the second time."""
     lines = make(pip_project, "train", "verify").splitlines()

@@ -42,6 +42,12 @@ def test_it_trains_verifies_and_compares(project):
     assert all(run["metrics"].keys() == RESULTS[starter] for run in listed)
 
 
+def test_its_proof_needs_no_other_test_before_it(project):
+    """The command of the guide's fourth step, in part: the quality tests alone."""
+    made, _ = project
+    assert " passed" in make(made, "test", "ARGS=tests/test_quality.py")
+
+
 def test_the_notebook_plots_whatever_was_logged(project):
     """Its cells run in the project's own environment; kernels are another matter."""
     made, _ = project

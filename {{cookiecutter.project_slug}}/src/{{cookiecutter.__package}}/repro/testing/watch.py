@@ -18,6 +18,9 @@ from ..random.sampler import BatchSampler
 from ..run.lifecycle import Result, Run
 
 
+GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState)
+
+
 @dataclass
 class Observed:
     """What happened in a run, in order."""
@@ -61,6 +64,8 @@ def watch(train: Callable[..., Result], config: Any, run_dir: Path) -> Observed:
 
 def _watch_seeding(patch: pytest.MonkeyPatch, seen: Observed) -> None:
     def note(name: str, key: Any) -> None:
+        if isinstance(key, GENERATORS):
+            return  # taken as it is, such as by a library while it is imported
         # Libraries are free to use random names for temporary files.
         if key is not None or sys._getframe(2).f_globals["__name__"].startswith(PROJECT):
             seen.seedings.append((name, key))
