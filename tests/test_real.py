@@ -35,7 +35,7 @@ def test_the_projects_own_checks_are_green(pip_project):
 
 @pytest.mark.parametrize("name", ["config", "data", "model", "train", "quality"])
 def test_each_file_of_tests_passes_alone(pip_project, name):
-    """As the steps of `docs/your-task.md` run them: nothing depends on what another has imported."""
+    """As the steps of `docs/your-task.md` run them: nothing needs another one first."""
     assert " passed" in make(pip_project, "test", f"ARGS=tests/test_{name}.py")
 
 

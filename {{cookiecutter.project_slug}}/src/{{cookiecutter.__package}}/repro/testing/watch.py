@@ -17,8 +17,8 @@ from ..files import PROJECT
 from ..random.sampler import BatchSampler
 from ..run.lifecycle import Result, Run
 
-
-GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState)
+OWN = (PROJECT, "torch")
+"""Whose calls seed the generators of a run."""
 
 
 @dataclass
@@ -64,10 +64,9 @@ def watch(train: Callable[..., Result], config: Any, run_dir: Path) -> Observed:
 
 def _watch_seeding(patch: pytest.MonkeyPatch, seen: Observed) -> None:
     def note(name: str, key: Any) -> None:
-        if isinstance(key, GENERATORS):
-            return  # taken as it is, such as by a library while it is imported
-        # Libraries are free to use random names for temporary files.
-        if key is not None or sys._getframe(2).f_globals["__name__"].startswith(PROJECT):
+        # Other libraries have generators of their own: for names of temporary files, or made once
+        # and for all while they are imported.
+        if sys._getframe(2).f_globals.get("__name__", "").startswith(OWN):
             seen.seedings.append((name, key))
 
     def listen(owner: Any, name: str) -> None:
