@@ -42,6 +42,12 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module):
         ["verify", "no/such/run"],
         ["compare", "no/such/run", "nor/this"],
         ["train", "--config", SMOKE, "seed=!!bool maybe"],
+        ["train", "--config", SMOKE, "--seed", "abc"],
+        ["train", "--bogus"],
+        ["bogus"],
+        ["runs", "--json", "--csv"],
+        ["runs", "--sort"],
+        [],
     ],
     ids=lambda a: " ".join(map(str, a[:1] + a[-1:])),
 )
@@ -51,6 +57,14 @@ def test_bad_input_is_one_line_and_exit_code_two(arguments):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    """Not even the folders that its directory was to be in."""
+    command = ["train", "--config", SMOKE, "--run-dir", tmp_path / "a" / "b" / "c"]
+    done = run(*command, "training.global_batch_size=999999")
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_commands_that_follow_are_told_of_a_run_that_is_kept(tmp_path):

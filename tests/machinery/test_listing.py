@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import threading
 
 import pytest
 from conftest import edit_manifest, run
@@ -114,3 +115,70 @@ def test_every_instant_has_two_words():
     assert words_for(0) == "able-acorn"
     assert words_for(999_999) == "young-wren"
     assert len({words_for(n) for n in range(0, 1_000_000, 100)}) == 10_000
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"results": {"metrics": {"test_loss": 10**400}}},
+        {"results": {"metrics": {"test_loss": [1]}}},
+        {"results": {"metrics": {"test_loss": "high"}}},
+        {"results": {"num_steps": "many"}},
+        {"seed": [1]},
+        {"command": 3},
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"], ["--sort", "seed"]])
+def test_one_damaged_record_hides_no_other(folder, damage, form):
+    """It is marked in every form, and the complete run beside it is still there."""
+    run_dir = folder / "20260103-120000-c"
+    shutil.copy(folder / "20260101-120000-a" / "manifest.json", run_dir)
+    edit_manifest(run_dir, **damage)
+    said = "\n".join(table(folder, *form))
+    assert "damaged" in said
+    assert "completed" in said
+
+
+def test_odd_names_and_reports_do_no_harm(folder):
+    """Names that no terminal can show, and a report that no parser survives."""
+    run_dir = folder / "20260101-120000-a"
+    edit_manifest(run_dir, results={"metrics": {"\ud800": 1.0, "a\nb": 2.0}})
+    (run_dir / "verify.json").write_text("[" * 100_000)
+    shutil.copytree(run_dir, folder / "esc\x1b[2Japed")
+    for form in ([], ["--json"], ["--csv"]):
+        said = run("runs", folder, *form)
+        assert said.returncode == 0, said.stderr
+        assert "\x1b" not in said.stdout
+    assert len(table(folder)) == 5
+
+
+def test_a_stopped_run_shows_the_steps_that_were_done(folder):
+    """Not those that it was to do."""
+    steps = (folder / "20260102-120000-b" / "steps.jsonl").read_text().splitlines()[:7]
+    (folder / "20260102-120000-b" / "steps.jsonl").write_text("\n".join(steps) + '\n{"step": 8, "e')
+    assert [run.steps for run in list_runs(folder)][1] == 7
+
+
+def test_what_is_no_folder_of_runs_is_refused(folder, tmp_path):
+    """A run's own directory, and a file."""
+    (tmp_path / "file").write_text("")
+    for odd, reason in (
+        (folder / "20260101-120000-a", "is a run; name the folder that it is in"),
+        (tmp_path / "file", "is not a folder that can be read"),
+    ):
+        done = run("runs", odd)
+        assert (done.returncode, done.stderr) == (2, f"error: {odd} {reason}\n")
+
+
+def test_many_may_look_at_once_and_a_training_waits_for_them(folder):
+    """Whoever lists runs holds up nobody: only a training keeps a lock."""
+    run_dir = folder / "20260102-120000-b"
+    with locked(run_dir, only_look=True), locked(run_dir, only_look=True):
+        assert " stopped " in table(folder)[2]
+    released = threading.Timer(
+        0.1, (looking := locked(run_dir, only_look=True)).__exit__, [None] * 3
+    )
+    looking.__enter__()
+    released.start()
+    with locked(run_dir):
+        pass

@@ -119,3 +119,15 @@ def test_ticks_are_round_numbers_within_the_range():
     assert ticks(0, 570) == [0, 200, 400]
     assert ticks(0.1, 2.3) == pytest.approx([0.5, 1.0, 1.5, 2.0])
     assert ticks(3, 3) == [3]
+
+
+def test_a_page_replaces_only_a_page(smoke_run, tmp_path):
+    """A record that is named by mistake stays as it is."""
+    copy = shutil.copytree(smoke_run, tmp_path / "copy")
+    before = (copy / "manifest.json").read_bytes()
+    done = run("compare", smoke_run, copy, "--html", copy / "manifest.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {copy / 'manifest.json'} is there and is no such page")
+    assert (copy / "manifest.json").read_bytes() == before
+    for _ in range(2):
+        assert run("compare", smoke_run, copy, "--html", tmp_path / "page.html").returncode == 0

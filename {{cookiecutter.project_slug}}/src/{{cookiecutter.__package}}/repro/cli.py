@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
@@ -107,6 +107,14 @@ def _say(text: object) -> None:
         print(text, file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse puts the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        _tell(f"{message}; {self.prog} --help lists the options")
+        sys.exit(BAD_INPUT)
+
+
 def _parse(
     arguments: list[str] | None, config_class: "Callable[[], type[RunConfig]]"
 ) -> argparse.Namespace:
@@ -121,7 +129,7 @@ def _parse(
 
 
 def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m {PROJECT}", description=__doc__)
+    parser = _Parser(prog=f"python -m {PROJECT}", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     script = Path(sys.argv[0]).name == "train.py"
@@ -290,6 +298,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from .proof.html import is_page
     from .proof.report import compare
 
     if len(options.runs) not in (0, 2):
@@ -299,6 +308,8 @@ def _compare(options: argparse.Namespace) -> int:
     html = options.html
     if html is not None and (html.is_dir() or not html.parent.is_dir()):
         raise ValueError(f"--html takes a file in a folder that exists, got {html}")
+    if html is not None and html.exists() and not is_page(html):
+        raise ValueError(f"{html} is there and is no such page; --html takes another name")
     code = compare(run_a, run_b, inert=_inert(options), as_json=options.json, html=html)
     if html is not None:
         _say(f"page: {html}")

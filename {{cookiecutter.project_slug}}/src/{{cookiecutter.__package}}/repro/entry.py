@@ -55,6 +55,10 @@ def open_streams() -> None:
         if getattr(sys, name) is None:
             stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
+    for stream in (sys.stdout, sys.stderr):
+        # A folder may have any bytes as its name, and a terminal any encoding.
+        if getattr(stream, "errors", "") == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def other_checkout(folder: Path) -> Path | None:

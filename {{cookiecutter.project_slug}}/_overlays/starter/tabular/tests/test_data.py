@@ -114,10 +114,17 @@ def test_what_is_missing_is_filled_from_train_if_asked(tmp_path):
         ([(1, *row[1:]) for row in ROWS], "size,kind,price", "column 'size' is 1.0 in every row"),
         ([("", *row[1:]) for row in ROWS], "size,kind,price", "column 'size' is empty"),
         ([(n, n, n % 5) for n in range(60)], "a,b,price", "columns 'a' and 'b' are the same"),
-        (ROWS[:1], "size,kind,price", "table has 1 rows, none of them for"),
+        (ROWS[:1], "size,kind,price", "which takes at least two: more rows"),
         ([], "size,kind,price", "has no rows below its header"),
         ([(n,) for n in range(60)], "price", "has no column beside its target"),
         ([(n, LETTERS[n % 9]) for n in range(60)], "size,price", "target 'price' is text"),
+        ([(n, f"{n}%") for n in range(60)], "size,price", "is text, such as '0%'; numbers are"),
+        ([(n, 0.1) for n in range(60)], "size,price", "target 'price' is 0.1 in every row"),
+        ([(f'"{n},5"', n) for n in range(60)], "size,price", "'size' has 60 texts in 60 rows"),
+        ([(f"{n}e306", n) for n in range(60)], "size,price", "of column 'size' are too large"),
+        ([(n, f"{n}e306") for n in range(60)], "size,price", "of column 'price' are too large"),
+        ([(2**53 + n, n) for n in range(60)], "size,price", "more digits than a number keeps"),
+        ([(n, n, n % 5) for n in range(60)], ",b,price", "column 1 has no name"),
     ],
 )
 def test_a_bad_table_is_one_line(tmp_path, rows, header, message):
@@ -140,11 +147,44 @@ def test_a_class_is_whole_and_has_company(tmp_path):
         load_data(single.model_copy(update=update), tmp_path)
 
 
-def test_another_encoding_is_named_by_its_byte(tmp_path):
+def test_a_column_that_hardly_varies_in_train_is_not_blown_up(tmp_path):
+    """The deviation of equal numbers may be rounded to a tiny one instead of zero."""
+    rows = [(0.1, *row) for row in ROWS]
+    train = load_data(table(tmp_path), tmp_path)
+    for held_out in range(60):
+        rows[held_out] = (0.2, *ROWS[held_out])
+        data = load_data(table(tmp_path, rows, "flag,size,kind,price"), tmp_path)
+        sides = (data.train, data.val, data.test)
+        assert max(float(np.abs(side.features).max()) for side in sides) < 100, held_out
+        rows[held_out] = (0.1, *ROWS[held_out])
+    assert len(train.train)
+
+
+def test_the_target_and_unknown_columns_are_not_dropped(tmp_path):
+    """Of a bundled table as of a file; and a file needs its name."""
+    for update in ({"drop": ("price",)}, {"drop": ("cost",)}):
+        with pytest.raises(ValueError, match=r"data\.drop"):
+            load_data(table(tmp_path).model_copy(update=update), tmp_path)
+    for options in ({"drop": ("target",)}, {"drop": ("cost",)}, {"categories": ("cost",)}):
+        with pytest.raises(ValueError, match=r"data\.(drop|categories)"):
+            load_data(Data(**options), tmp_path)
+    with pytest.raises(ValueError, match="name: diabetes has no path and no target"):
+        Data(path="my.csv", target="price")
+
+
+@pytest.mark.parametrize("given", ["\t", "tab", r"\t"])
+def test_a_tab_can_be_named(given):
+    """On a command line, it is hard to type."""
+    assert Data(delimiter=given).delimiter == "\t"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_another_encoding_is_named(tmp_path, encoding):
     """A file of Latin-1 is not read as something else; a byte-order mark is no part of a name."""
     rows = [*ROWS, ("1", "é", 1)]
-    with pytest.raises(ValueError, match=r"is not UTF-8 text \(byte \d+\); convert it"):
-        load_data(table(tmp_path, rows, encoding="latin-1"), tmp_path)
+    name = encoding.replace("latin-", "latin")
+    with pytest.raises(ValueError, match=f"is not UTF-8 text; convert it, .* iconv -f {name} "):
+        load_data(table(tmp_path, rows, encoding=encoding), tmp_path)
     load_data(table(tmp_path, header="\ufeffsize,kind,price"), tmp_path)
 
 

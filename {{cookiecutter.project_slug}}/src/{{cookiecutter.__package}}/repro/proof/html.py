@@ -24,6 +24,12 @@ svg .key { font-weight: 600; paint-order: stroke; stroke: #fff; stroke-width: 4 
 """
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file may be replaced by a page: it is one, or empty."""
+    with path.open("rb") as file:
+        return file.read(15) in (b"", b"<!DOCTYPE html>")
+
+
 def write_html(
     path: Path,
     *,
@@ -54,7 +60,7 @@ def write_html(
         + (_table(differing) if differing else "<p>No recorded fact differs.</p>")
         + "\n</html>\n"
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_bytes(page.encode("utf-8", "backslashreplace"))
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import STEPS
-from ..run.listing import Summary, align, clock, number, summarize
+from ..run.listing import Summary, align, clock, number, printable, summarize
 from ..run.logs import Step, read_steps
 from .compare import Comparison, Divergence, compare_runs, explain
 from .html import write_html
@@ -55,7 +55,7 @@ def rows(run_a: Path, run_b: Path, result: Comparison) -> list[list[str]]:
     """The cells of that table: a fact, its value in A and in B."""
     a, b = summarize(run_a), summarize(run_b)
     table = [
-        _row("run", a.run, b.run),
+        _row("run", printable(a.run), printable(b.run)),
         _row("state", a.state, b.state),
         *(
             _row(name, number(a.metrics.get(name)), number(b.metrics.get(name)))

@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..config.load import to_dict
@@ -48,7 +48,7 @@ def find_unfinished(output_dir: Path, config: RunConfig, inert: tuple[str, ...])
         run_dir = path.parent
         try:
             manifest = read_manifest(run_dir)
-            with locked(run_dir):
+            with locked(run_dir, only_look=True):
                 pass
         except (ValueError, OSError):
             continue  # not a run of this project, or in use
@@ -81,7 +81,7 @@ def only_writer(run_dir: Path) -> Iterator[None]:
         ValueError: another process is training there, or the directory cannot be created.
         OSError: as raised by the system; for a full disk, the message says what to do.
     """
-    made_here = not run_dir.exists()
+    made_here = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,5 +100,6 @@ def only_writer(run_dir: Path) -> Iterator[None]:
             said = f"{error.strerror} for {run_dir}; make room, {advice}"
             raise OSError(error.errno, said) from error
         finally:
-            if made_here and not any(run_dir.iterdir()):
-                run_dir.rmdir()
+            with suppress(OSError):  # the first one that is not empty
+                for folder in made_here:
+                    folder.rmdir()

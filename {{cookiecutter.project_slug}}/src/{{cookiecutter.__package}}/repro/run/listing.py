@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+import os
 import re
 import shlex
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import CONFIG, MANIFEST
+from ..files import CONFIG, MANIFEST, STEPS
 from .lock import locked
 from .manifest import read_manifest
 
@@ -19,6 +20,10 @@ RUNNING, STOPPED, COMPLETED, VERIFIED, DAMAGED = (
     *("running", "stopped", "completed", "verified", "damaged"),
 )
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*=.*", re.DOTALL)
+DAMAGE = (ValueError, TypeError, AttributeError, OSError, RecursionError)
+"""What reading a damaged record raises, beside an absent key."""
+_TAIL = 4096
+"""Bytes in which the last line of a log is found."""
 _STAMP = re.compile(r"(\d{8}-\d{6})-")
 
 
@@ -64,14 +69,42 @@ def summarize(run_dir: Path) -> Summary:
             state=_state(run_dir, manifest),
             started=started,
             commit=commit_of(manifest),
-            seed=manifest["seed"],
+            seed=_whole(manifest["seed"]),
             config=_config_of(manifest),
-            steps=manifest["results"]["num_steps"],
+            steps=_steps(run_dir, manifest),
             seconds=_seconds(run_dir, manifest),
-            metrics=dict(manifest["results"]["metrics"] or {}),
+            metrics=_metrics(manifest),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (LookupError, ArithmeticError, *DAMAGE) as error:
         return Summary(run_dir.name, DAMAGED, started, error=" ".join(str(error).split())[:200])
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{str(value)[:40]!r} is not a whole number")
+    return value
+
+
+def _metrics(manifest: Mapping[str, Any]) -> dict[str, float | None]:
+    metrics = dict(manifest["results"]["metrics"] or {})
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise TypeError(f"metric {name} is {str(value)[:40]!r}")
+        float(value or 0)  # a number of any size fits into JSON
+    return metrics
+
+
+def _steps(run_dir: Path, manifest: Mapping[str, Any]) -> int:
+    """The steps that were done: of a run that is not complete, by the last line of its log."""
+    if manifest["results"]["completed"]:
+        return _whole(manifest["results"]["num_steps"])
+    try:
+        with (run_dir / STEPS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            *_, line, _unfinished = file.read().split(b"\n")
+        return _whole(json.loads(line)["step"])
+    except (OSError, *DAMAGE, LookupError):
+        return 0
 
 
 def print_runs(folder: Path, *, sort: str = "", as_json: bool = False, as_csv: bool = False) -> int:
@@ -80,22 +113,29 @@ def print_runs(folder: Path, *, sort: str = "", as_json: bool = False, as_csv: b
     Raises:
         ValueError: `sort` names no column.
     """
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} is a run; name the folder that it is in")
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+        raise ValueError(f"{folder} is not a folder that can be read")
     runs = list_runs(folder)
     names = list(dict.fromkeys(name for run in runs for name in run.metrics))
     if sort:
         runs = sorted(runs, key=lambda run: _sort_key(_value(run, sort, names)))
     if as_json:
-        print(json.dumps([_plain(run) for run in runs], ensure_ascii=False, indent=2))
+        # In ASCII, since a folder may have any bytes as its name.
+        print(json.dumps([_plain(run) for run in runs], indent=2))
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow([*FIELDS, *names])
+        writer.writerow([*FIELDS, *map(printable, names)])
         for run in runs:
             facts = _plain(run)
-            writer.writerow([facts[n] for n in FIELDS] + [run.metrics.get(n) for n in names])
+            cells = (facts[name] for name in FIELDS)
+            cells = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
+            writer.writerow(cells + [run.metrics.get(name) for name in names])
     elif not runs:
         print(f"no run in {folder} yet: make train")
     else:
-        header = [*SHOWN[:-2], *names, *SHOWN[-2:]]
+        header = [*SHOWN[:-2], *map(printable, names), *SHOWN[-2:]]
         print("\n".join(align([header, *(_row(run, names) for run in runs)])))
     return 0
 
@@ -130,8 +170,9 @@ def number(value: Any) -> str:
 
 def _row(run: Summary, names: Iterable[str]) -> list[str]:
     if run.state == DAMAGED:
-        return [_printable(run.run), DAMAGED, "", "", run.error, *("" for _ in names), "", ""]
-    facts = [_printable(run.run), run.state, run.commit, str(run.seed), _printable(run.config)]
+        said = printable(run.error)
+        return [printable(run.run), DAMAGED, "", "", said, *("" for _ in names), "", ""]
+    facts = [printable(run.run), run.state, run.commit, str(run.seed), printable(run.config)]
     return [
         *facts,
         *(number(run.metrics.get(name)) for name in names),
@@ -140,7 +181,8 @@ def _row(run: Summary, names: Iterable[str]) -> list[str]:
     ]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A text without line breaks and terminal codes."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -155,7 +197,7 @@ def _value(run: Summary, column: str, names: Iterable[str]) -> Any:
         return run.metrics.get(column)
     column = {"time": "seconds"}.get(column, column)
     if column not in FIELDS:
-        known = ", ".join([*FIELDS, *names])
+        known = ", ".join([*FIELDS, "time", *names])
         raise ValueError(f"there is no column {column!r} to sort by, only {known}")
     return getattr(run, column)
 
@@ -170,7 +212,7 @@ def _state(run_dir: Path, manifest: Mapping[str, Any]) -> str:
     if manifest["results"]["completed"]:
         return VERIFIED if _is_verified(run_dir, manifest) else COMPLETED
     try:
-        with locked(run_dir):
+        with locked(run_dir, only_look=True):
             return STOPPED
     except ValueError:
         return RUNNING
@@ -185,7 +227,7 @@ def _is_verified(run_dir: Path, manifest: Mapping[str, Any]) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
         whole = {"start": 0, "end": manifest["results"]["num_steps"], "identical": True}
         return found["identical"] is True and found["segments"] == [whole]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (LookupError, *DAMAGE):
         return False
 
 

@@ -1,14 +1,18 @@
 """The lock of a run directory: a training holds it from its start to its end."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PATIENCE = 0.5
+"""Seconds in which whoever only looks has let go of the lock."""
+
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Lock an existing run directory.
+def locked(run_dir: Path, *, only_look: bool = False) -> Iterator[None]:
+    """Lock an existing run directory; with `only_look`, several may do so at once.
 
     Raises:
         ValueError: another process holds the lock.
@@ -20,10 +24,17 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     handle = os.open(run_dir, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is training in {run_dir}; wait for it") from None
+        kind = fcntl.LOCK_SH if only_look else fcntl.LOCK_EX
+        give_up = time.monotonic() + (0 if only_look else PATIENCE)
+        while True:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up:
+                    said = f"another process is training in {run_dir}; wait for it"
+                    raise ValueError(said) from None
+                time.sleep(0.02)
         yield
     finally:
         os.close(handle)

@@ -65,9 +65,13 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / MANIFEST
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a file")
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run_dir} is not a run directory: it has no {MANIFEST}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if isinstance(manifest, dict) and manifest.get("schema") in (2, 3):

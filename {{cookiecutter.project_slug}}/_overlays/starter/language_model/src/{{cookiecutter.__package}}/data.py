@@ -73,8 +73,10 @@ def load_data(config: Data, data_dir: Path, model: Model | None = None) -> TextD
             know, or less than a sequence in one of its splits.
     """
     path = data_dir / config.path if config.path else SHAKESPEARE
+    if path.exists() and not path.is_file():
+        raise ValueError(f"cannot read {path}: it is not a file")
     try:
-        digest = _check_text(path) if path.suffix == ".txt" else _digest(path)
+        digest = _check_text(path) if path.suffix.lower() == ".txt" else _digest(path)
         tokens = open_tokens(path)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
@@ -96,15 +98,19 @@ def load_data(config: Data, data_dir: Path, model: Model | None = None) -> TextD
 
 def open_tokens(path: Path) -> np.ndarray:
     """The tokens of a file, mapped into memory: bytes of a text, or the array of a `.npy` file."""
-    if path.suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         # An empty file cannot be mapped.
         return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
-    if path.suffix != ".npy":
+    if path.suffix.lower() != ".npy":
         raise ValueError(f"{path} is neither a .txt nor a .npy file")
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        raise ValueError(f"{path} is not an array of NumPy") from None
+    except OSError:
+        raise
+    except Exception:  # a damaged header fails in many ways
+        tokens = None
+    if not isinstance(tokens, np.ndarray):  # an archive of several arrays is none, either
+        raise ValueError(f"{path} is not an array of NumPy, or is damaged")
     if tokens.ndim != 1 or tokens.dtype.kind != "u":
         raise ValueError(
             f"{path} must hold unsigned integers of one dimension, got {tokens.dtype} of shape "

@@ -5,9 +5,9 @@ and determinism. Each key has a type, bounds, and a sentence below it; unknown k
 `Inert` marks a key that cannot change a bit of the result.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .repro import Inert, RunConfig, Section
 
@@ -59,7 +59,7 @@ class Data(Section):
     """`fill` replaces a missing number by the column's training mean, and a missing name by one of
     its own."""
     delimiter: Literal[",", ";", "\t", "|"] = ","
-    """Between the fields of a CSV file."""
+    """Between the fields of a CSV file; `tab` and `pipe` are names for two of them."""
     num_workers: Annotated[int, Field(ge=0, le=256), Inert] = 0
     """Loader processes; any number gives the same bits."""
     prefetch_factor: Annotated[int, Field(ge=1, le=1024), Inert] = 2
@@ -71,8 +71,16 @@ class Data(Section):
     noise: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Augmentation: standard deviation of the noise added to standardized features."""
 
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        names = {"tab": "\t", "\\t": "\t", "pipe": "|"}
+        return names.get(given, given) if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _a_file_has_a_path_and_a_target(self) -> "Data":
+        if self.name != "file" and (self.path or self.target):
+            raise ValueError(f"name: {self.name} has no path and no target; use name: file")
         if self.name == "file" and not (self.path and self.target):
             raise ValueError("name: file needs path and target")
         return self

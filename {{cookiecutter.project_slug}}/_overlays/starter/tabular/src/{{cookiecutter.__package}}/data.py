@@ -74,6 +74,7 @@ def load_data(config: Data, data_dir: Path) -> TableData:
     """
     if config.name == "file":
         path = data_dir / config.path
+        _check_target(config, config.target)
         columns = read_table(
             path, delimiter=config.delimiter, categories=config.categories, drop=config.drop
         )
@@ -82,9 +83,19 @@ def load_data(config: Data, data_dir: Path) -> TableData:
         task, target = config.task, config.target
     else:
         path, columns, task = _bundled(config.name)
-        columns, target = {n: c for n, c in columns.items() if n not in config.drop}, "target"
+        for key in ("drop", "categories"):
+            if unknown := [name for name in getattr(config, key) if name not in columns]:
+                raise ValueError(f"data.{key}: {no_column(path, unknown[0], columns)}")
+        target = "target"
+        _check_target(config, target)
+        columns = {n: c for n, c in columns.items() if n not in config.drop}
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     return prepare(columns, target, task, config, path.stem, files)
+
+
+def _check_target(config: Data, target: str) -> None:
+    if target in config.drop:
+        raise ValueError(f"data.drop names {target!r}, the target; leave out another column")
 
 
 def prepare(
@@ -99,15 +110,17 @@ def prepare(
     _check(name, features, columns[target], config)
     targets, num_outputs = _targets(name, target, columns[target], task)
     sides = split_by_content(features, config.val_fraction, config.test_fraction)
-    if empty := [side for side, rows in sides.items() if not rows.any()]:
+    # A single row has no R2.
+    if few := [side for side, rows in sides.items() if rows.sum() < 2]:
         raise ValueError(
-            f"{name} has {len(targets)} rows, none of them for {empty[0]}; it takes more rows, or "
-            "other fractions"
+            f"{name} has {len(targets)} rows, {int(sides[few[0]].sum())} of them for {few[0]}, which "
+            "takes at least two: more rows, or other fractions"
         )
-    matrix = np.hstack([_encode(column, sides["train"]) for column in features.values()])
+    encoded = [_encode(name, key, each, sides["train"]) for key, each in features.items()]
+    matrix = np.hstack(encoded)
     scale = 1.0
     if task == "regression":
-        mean, scale = _mean_and_std(targets[sides["train"]])
+        mean, scale = _mean_and_std(name, target, targets[sides["train"]])
         targets = ((targets - mean) / scale).astype(np.float32)
     splits = {side: Split(matrix[rows], targets[rows]) for side, rows in sides.items()}
     return TableData(name, task, **splits, num_outputs=num_outputs, target_scale=scale, files=files)
@@ -170,8 +183,11 @@ def _check(name: str, features: Columns, target: np.ndarray, config: Data) -> No
             )
         if len(column) > 1 and len(set(column.tolist())) == 1:
             raise ValueError(
-                f"{name}: column {key!r} is {column[0]} in every row; leave it out with data.drop"
+                f"{name}: column {key!r} is {_short(column[0])} in every row; leave it out with "
+                "data.drop"
             )
+        if column.dtype == object and key not in config.categories:
+            _check_names(name, key, column)
         digest = hashlib.sha256(repr(column.tolist()).encode()).digest()
         if (other := seen.setdefault(digest, key)) != key and len(column) > 1:
             raise ValueError(
@@ -179,11 +195,32 @@ def _check(name: str, features: Columns, target: np.ndarray, config: Data) -> No
             )
 
 
+def _check_names(name: str, key: str, column: np.ndarray) -> None:
+    """Refuse a column of text in which nearly every row is different."""
+    different = len(set(column.tolist()))
+    if different > max(20, len(column) // 2):
+        raise ValueError(
+            f"{name}: column {key!r} has {different} texts in {len(column)} rows, such as "
+            f"{_short(column[0])}; write numbers as 1234.5, leave it out with data.drop, or name "
+            "it in data.categories"
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
 def _targets(name: str, target: str, column: np.ndarray, task: str) -> tuple[np.ndarray, int]:
     is_text = column.dtype == object
     if task == "regression":
         if is_text:
-            raise ValueError(f"{name}: target {target!r} is text; data.task=classification fits")
+            raise ValueError(
+                f"{name}: target {target!r} is text, such as {_short(column[0])}; numbers are "
+                "written as 1234.5, and data.task=classification takes classes"
+            )
+        if len(column) > 1 and len(set(column.tolist())) == 1:
+            raise ValueError(f"{name}: target {target!r} is {column[0]} in every row")
         return column, 1
     classes, targets = np.unique(column.astype(str) if is_text else column, return_inverse=True)
     if len(classes) < 2:
@@ -193,22 +230,28 @@ def _targets(name: str, target: str, column: np.ndarray, task: str) -> tuple[np.
     return targets.astype(np.int64), len(classes)
 
 
-def _encode(column: np.ndarray, in_train: np.ndarray) -> np.ndarray:
+def _encode(name: str, key: str, column: np.ndarray, in_train: np.ndarray) -> np.ndarray:
     """Standardized numbers float32 [N, 1], or a column of 0 and 1 for each name in `train`."""
     if column.dtype == object:
         names = np.array([f"={name}" if name is not None else "" for name in column])
         # A name that only validation or test have is 0 in all of them.
         return (names[:, None] == np.unique(names[in_train])).astype(np.float32)
-    mean, std = _mean_and_std(column[in_train])
+    mean, std = _mean_and_std(name, key, column[in_train])
     filled = np.where(np.isnan(column), mean, column)
     return ((filled - mean) / std).astype(np.float32)[:, None]
 
 
-def _mean_and_std(numbers: np.ndarray) -> tuple[float, float]:
+def _mean_and_std(name: str, key: str, numbers: np.ndarray) -> tuple[float, float]:
     present = numbers[~np.isnan(numbers)]
     if not len(present):
         return 0.0, 1.0
-    return float(present.mean()), float(present.std()) or 1.0
+    if present.min() == present.max():  # its deviation may be rounded to a tiny number
+        return float(present[0]), 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(present.mean()), float(present.std())
+    if not np.isfinite([mean, std]).all():
+        raise ValueError(f"{name}: the numbers of column {key!r} are too large; write smaller ones")
+    return mean, std
 
 
 def _is_missing(column: np.ndarray) -> np.ndarray:

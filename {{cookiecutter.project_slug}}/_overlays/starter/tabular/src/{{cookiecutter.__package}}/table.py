@@ -1,5 +1,6 @@
 """Read a table from a CSV or Parquet file, column by column. Yours to change."""
 
+import codecs
 import csv
 import re
 from collections.abc import Iterable, Mapping
@@ -21,9 +22,11 @@ def read_table(
         ValueError: the file cannot be read, a column is named twice or mixes numbers and text, or
             `categories` or `drop` name no column.
     """
-    read = {".csv": _csv, ".parquet": _parquet}.get(path.suffix)
+    read = {".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path} is no table; data.path takes a .csv or a .parquet file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"cannot read {path}: it is not a file")
     try:
         columns = read(path, delimiter)
     except OSError as error:
@@ -50,6 +53,8 @@ def _csv(path: Path, delimiter: str) -> Mapping[str, list[str | None]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(rows, [])]
+            if "" in header:
+                raise ValueError(f"{path}: column {header.index('') + 1} has no name; name it")
             if twice := {name for name in header if header.count(name) > 1}:
                 raise ValueError(f"{path} has the column {min(twice)!r} twice; rename one")
             columns: dict[str, list[str | None]] = {name: [] for name in header}
@@ -63,10 +68,12 @@ def _csv(path: Path, delimiter: str) -> Mapping[str, list[str | None]]:
                     )
                 for name, text in zip(header, row, strict=True):
                     columns[name].append(text)
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
+        with path.open("rb") as file:
+            found = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
         raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start}); convert it, such as with "
-            "iconv -f latin1 -t utf-8"
+            f"{path} is not UTF-8 text; convert it, such as with iconv -f {found or 'latin1'} "
+            "-t utf-8"
         ) from None
     except csv.Error as error:
         raise ValueError(f"{path} is not a CSV file: line {rows.line_num}: {error}") from None
@@ -108,11 +115,21 @@ def _column(path: Path, name: str, values: list[Any], *, as_text: bool) -> np.nd
     if np.isinf(numbers).any():
         row = int(np.isinf(numbers).argmax())
         raise ValueError(f"{path}: column {name!r} is not finite in row {row + 1}")
+    inexact = [text for text in present if text and _is_whole(text) and abs(int(text)) > 2**53]
+    if inexact:
+        raise ValueError(
+            f"{path}: column {name!r} holds {inexact[0][:40]}, more digits than a number keeps; "
+            "name it in data.categories or data.drop"
+        )
     return numbers
 
 
 def _is_number(text: str) -> bool:
     return bool(_NUMBER.fullmatch(text))
+
+
+def _is_whole(text: str) -> bool:
+    return text.lstrip("+-").isdecimal()
 
 
 def _is_missing(value: Any) -> bool:
