@@ -83,6 +83,17 @@ def test_the_env_file_chooses_for_every_verb(bake):
         assert "up cuda" in make(project, "--dry-run", "up", *arguments, env=env).stdout
 
 
+@pytest.mark.parametrize("verb", ["verify", "track", "compare"])
+def test_the_name_of_a_run_is_one_word(bake, verb):
+    """With a space or a semicolon in it, nothing of it is executed."""
+    project = bake(project_slug="probe")
+    (project / ".envs/cpu/bin").mkdir(parents=True)
+    (project / ".envs/cpu/bin/python").symlink_to(sys.executable)
+    name = "RUN_A" if verb == "compare" else "RUN"
+    shown = make(project, "--dry-run", verb, f"{name}=outputs/my run; touch gone").stdout
+    assert f"{verb} 'outputs/my run; touch gone'" in shown
+
+
 def test_the_env_file_is_read_by_make_as_text(bake):
     """Quotes and comments are no part of a value, and nothing in it is executed."""
     project = bake(project_slug="probe")

@@ -218,3 +218,32 @@ def test_of_two_packages_of_one_name_the_imported_one_is_recorded(checkout, monk
     monkeypatch.syspath_prepend(tmp_path / "second")
     monkeypatch.syspath_prepend(tmp_path / "first")
     assert describe_environment(checkout)["packages"]["some_thing"] == "1.0"
+
+
+def test_a_replaced_commit_is_not_the_commit(checkout):
+    """`git replace` shows another tree under a commit's name; the record knows only its own."""
+    git = ["git", "-C", checkout, *WHO]
+    (checkout / "model.py").write_text("width = 64\n")
+    subprocess.run([*git, "commit", "--quiet", "-am", "wider"], check=True)
+    subprocess.run([*git, "replace", "HEAD~1", "HEAD"], check=True)
+    subprocess.run([*git, "reset", "--quiet", "--soft", "HEAD~1"], check=True)
+    assert state(checkout)[0] is True
+
+
+def test_a_git_that_fails_is_no_missing_commit(checkout, tmp_path, monkeypatch):
+    """Such as the stand-in of a system without developer tools, which ends with exit code 1."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(GitError, match="git refuses to read"):
+        describe_code(checkout)
+
+
+def test_a_run_in_the_projects_own_folder_is_no_change_of_it(checkout):
+    """The run's directory is left out; what lies next to it is the project."""
+    (checkout / "myrun").mkdir()
+    (checkout / "myrun" / "manifest.json").write_text("{}")
+    assert describe_code(checkout, leave_out=checkout / "myrun")["dirty"] is False
+    (checkout / "other.py").write_text("")
+    assert describe_code(checkout, leave_out=checkout / "myrun")["dirty"] is True

@@ -26,7 +26,12 @@ _AT_START = dict(os.environ)
 def enter() -> None:
     """Restart this program if it could import foreign modules, or end it with a one-line error."""
     open_streams()
-    if other := other_checkout(Path.cwd()):
+    try:
+        here = Path.cwd()
+    except OSError:
+        print("error: the working directory is gone; cd to one that exists", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    if other := other_checkout(here):
         print(
             f"error: the working directory is in {other}, this Python runs the source of "
             f"{SOURCE.parent}; run make setup there, and its own .venv/bin/python",

@@ -54,7 +54,8 @@ def git(root: Path, *arguments: str | Path) -> bytes:
     """
     # In a git hook, the caller's variables name another repository, index and work tree.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(root), "--no-optional-locks", "-c", "core.fsmonitor=false"]
+    command = ["git", "-C", str(root), "--no-optional-locks", "--no-replace-objects"]
+    command += ["-c", "core.fsmonitor=false"]
     command += ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null"]
     command += map(str, arguments)
     try:
@@ -66,7 +67,8 @@ def git(root: Path, *arguments: str | Path) -> bytes:
             f"{root} is in a git repository, and git is not installed; install it, or name the "
             "commit in CODE_COMMIT"
         ) from None
-    if done.returncode not in (0, 1):  # 1: nothing found
+    nothing_found = done.returncode == 1 and arguments[0] == "rev-parse"
+    if done.returncode and not nothing_found:
         reason = os.fsdecode(done.stderr).strip().splitlines() or ["it said nothing"]
         said = reason[0].removeprefix("fatal: ")
         hint = "; git config --global --add safe.directory names it as yours"

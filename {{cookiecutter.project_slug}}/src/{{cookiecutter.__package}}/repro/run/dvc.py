@@ -45,7 +45,7 @@ def changed_data(facts: Mapping[str, Mapping[str, str | None]]) -> list[str]:
 
 def dvc_files(root: Path) -> list[Path]:
     """Every `.dvc` file of the project, sorted; outside git, hidden folders are left out."""
-    if is_under_git(root):
+    if is_under_git(root, or_named=True):
         options = ("-z", "--cached", "--others", "--exclude-per-directory=.gitignore")
         names = git(root, "ls-files", *options, "--", "*.dvc")
         found = {root / os.fsdecode(name) for name in names.split(b"\0") if name}

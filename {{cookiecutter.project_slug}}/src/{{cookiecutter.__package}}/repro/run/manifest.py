@@ -143,8 +143,10 @@ def _describe_commit(root: Path, leave_out: Path | None) -> dict[str, Any]:
         commit, _, mark = named.partition("-")
         dirty = bool(mark) if commit else None
         return {"commit": commit or None, "dirty": dirty, "diff_sha256": None}
-    outputs = leave_out.resolve().parent if leave_out else None
-    checkout = read_checkout(root, leave_out=None if outputs == root else outputs)
+    run_dir = leave_out.resolve() if leave_out else None
+    # A run in the project's own folder: everything next to it is the project.
+    runs = run_dir.parent if run_dir and run_dir.parent != root.resolve() else run_dir
+    checkout = read_checkout(root, leave_out=runs)
     dirty = bool(checkout.changes)
     return {"commit": checkout.commit, "dirty": dirty, "diff_sha256": checkout.diff_sha256}
 
