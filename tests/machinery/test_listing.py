@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from conftest import edit_manifest, run
+from real.repro import cli as command_line
 from real.repro.run.listing import clock, list_runs
 from real.repro.run.lock import locked
 from real.repro.run.names import ADJECTIVES, NOUNS, words_for
@@ -182,3 +183,11 @@ def test_many_may_look_at_once_and_a_training_waits_for_them(folder):
     released.start()
     with locked(run_dir):
         pass
+
+
+def test_a_run_from_the_future_is_not_the_newest(folder, monkeypatch):
+    """A clock was wrong; `make verify` would execute that run forever after."""
+    os.utime(folder / "20260102-120000-b" / "manifest.json", (4e9, 4e9))
+    monkeypatch.setenv("OUTPUT_DIR", str(folder))
+    monkeypatch.delenv("LAST_RUN_FILE", raising=False)
+    assert command_line._newest_run().name == "20260103-120000-c"

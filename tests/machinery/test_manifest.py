@@ -1,12 +1,15 @@
 """A manifest records exactly what ran: which commit, what differs from it, which lock."""
 
 import os
+import py_compile
+import shutil
 import subprocess
 
 import pytest
 from conftest import PACKAGE, commit
 from real.repro.git import GitError
 from real.repro.run import manifest
+from real.repro.run.bytecode import is_outdated
 from real.repro.run.manifest import describe_code, describe_environment
 
 WHO = ["-c", "user.name=t", "-c", "user.email=t@t"]
@@ -247,3 +250,27 @@ def test_a_run_in_the_projects_own_folder_is_no_change_of_it(checkout):
     assert describe_code(checkout, leave_out=checkout / "myrun")["dirty"] is False
     (checkout / "other.py").write_text("")
     assert describe_code(checkout, leave_out=checkout / "myrun")["dirty"] is True
+
+
+def test_a_source_that_python_does_not_execute_is_noticed(tmp_path):
+    """Changed without another time or size, as archives and `rsync -t` can do."""
+    path = tmp_path / "module.py"
+    path.write_text("width = 32\n")
+    py_compile.compile(str(path))
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    assert not is_outdated(path)
+    path.write_text("width = 64\n")
+    os.utime(path, ns=times)
+    assert is_outdated(path)
+    os.utime(path, (1, 1))
+    assert not is_outdated(path)  # Python will compile it again
+    shutil.rmtree(tmp_path / "__pycache__")
+    os.utime(path, ns=times)
+    assert not is_outdated(path)
+
+
+def test_a_run_of_an_outdated_compilation_is_refused(monkeypatch):
+    """In one line, before anything is recorded."""
+    monkeypatch.setattr(manifest, "is_outdated", lambda path: path.name == "model.py")
+    with pytest.raises(ValueError, match=r"model\.py was changed and kept its time, so Python"):
+        describe_code(manifest.PACKAGE.parents[1])

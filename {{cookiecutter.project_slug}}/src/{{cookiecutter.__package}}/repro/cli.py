@@ -388,7 +388,13 @@ def _newest_runs(number: int) -> list[Path]:
     if len(manifests) < number:
         found = f"{len(manifests) or 'no'} run{'s' if len(manifests) > 1 else ''} in {output_dir}"
         raise ValueError(f"{found}; train first, or name the run directory")
-    manifests.sort(key=lambda path: path.stat().st_mtime_ns)
+    now = time.time()
+
+    def written(path: Path) -> float:
+        seconds = path.stat().st_mtime
+        return seconds if seconds < now + 60 else 0.0  # by a clock that was wrong
+
+    manifests.sort(key=written)
     return [path.parent for path in manifests[-number:]]
 
 

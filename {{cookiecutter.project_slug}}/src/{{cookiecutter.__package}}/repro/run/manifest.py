@@ -20,6 +20,7 @@ from ..env import read_cpu
 from ..files import MANIFEST, PACKAGE, PROJECT, write_whole
 from ..git import find_repository, git, read_checkout
 from ..redact import without_secrets
+from .bytecode import is_outdated
 
 SCHEMA = 4
 ANSWERS = ".template.json"
@@ -172,9 +173,18 @@ def _template_version(root: Path) -> str | None:
 
 
 def _task_files(root: Path) -> dict[str, str]:
-    """sha256 of each file of the task, sub-packages included, by its path in the checkout."""
+    """sha256 of each file of the task, sub-packages included, by its path in the checkout.
+
+    Raises:
+        ValueError: Python executes an older compilation of one of them.
+    """
     inside = {path for path in PACKAGE.rglob("*.py") if MACHINERY not in path.parents}
     sources = {f"src/{PROJECT}/{path.relative_to(PACKAGE).as_posix()}": path for path in inside}
+    if outdated := [name for name, path in sources.items() if is_outdated(path)]:
+        raise ValueError(
+            f"{outdated[0]} was changed and kept its time, so Python executes what it had compiled "
+            "before; touch the file, or delete its __pycache__"
+        )
     sources |= {"train.py": root / "train.py"} if (root / "train.py").is_file() else {}
     return {name: sha256(path.read_bytes()) for name, path in sorted(sources.items())}
 
