@@ -87,6 +87,18 @@ def test_every_manager_and_stack_parses_without_debris(bake, manager, stack):
     assert failing_items(project) == []
 
 
+@pytest.mark.parametrize(("manager", "first"), [("pip", "make setup"), ("pixi", "make lock setup")])
+def test_the_readmes_first_commands_are_those_that_work(bake, manager, first):
+    """A project that comes without a lock makes one; `make setup` alone would be refused."""
+    readme = (bake(dependency_manager=manager) / "README.md").read_text()
+    commands = readme.partition("```bash\n")[2].partition("```")[0].splitlines()
+    assert [line.partition("#")[0].strip() for line in commands] == [
+        first,
+        "make train",
+        "make verify",
+    ]
+
+
 @pytest.mark.parametrize("starter", CHOICES["starter"])
 def test_no_line_of_a_document_is_wider_than_100_columns(bake, starter):
     """Rows of tables are the exception: Markdown has no way to break them."""
