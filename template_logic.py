@@ -108,9 +108,11 @@ def one_line(text):
 
 
 def paragraph(text, indent=""):
-    """Words in lines of at most 100 columns; all but the first begin with `indent`."""
+    """Words in lines of at most 100 columns; all but the first begin with `indent`. What stands
+    between backticks stays in one line."""
+    words = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), " ".join(text.split()))
     kept = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(" ".join(text.split()), 100, subsequent_indent=indent, **kept)
+    return textwrap.fill(words, 100, subsequent_indent=indent, **kept).replace("\0", " ")
 
 
 def image_name(given):

@@ -285,3 +285,12 @@ def test_a_file_whose_only_tags_are_answers_comes_out_as_jinja_makes_it(monkeypa
                 assert made.render(**context) == expected, path
                 plain += 1
     assert plain >= 20
+
+
+def test_a_paragraph_breaks_between_words_and_never_within_code():
+    """Whatever its answers make of it: 100 columns at most, but for code that is longer."""
+    code = "`make train ARGS=1`"
+    lines = logic.paragraph(f"{'word ' * 18}{code} {'word ' * 30}", "  ").splitlines()
+    assert any(code in line for line in lines)
+    assert max(map(len, lines)) <= 100
+    assert all(line.startswith("  ") for line in lines[1:])
