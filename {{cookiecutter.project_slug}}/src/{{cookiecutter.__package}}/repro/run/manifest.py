@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -66,7 +67,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / MANIFEST
     try:
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for a writer
             raise ValueError("it is not a file")
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
