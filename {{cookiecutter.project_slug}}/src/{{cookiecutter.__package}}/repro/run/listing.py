@@ -183,6 +183,8 @@ def _row(run: Summary, names: Iterable[str]) -> list[str]:
 
 def printable(text: str) -> str:
     """A text without line breaks and terminal codes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
