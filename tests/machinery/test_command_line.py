@@ -1,6 +1,7 @@
 """The command line is quick, honest about bad input, and knows what the environment must hold."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -167,3 +168,23 @@ def test_an_unset_hash_seed_is_set_before_the_interpreter_starts(tmp_path):
     }
     assert len(results) == 1
     assert results != {b""}
+
+
+@pytest.mark.parametrize("name", ["torch.py", "numpy/__init__.py", "secrets.py"])
+def test_a_module_with_the_name_of_a_library_is_refused(tmp_path, name):
+    """In the working directory, where Python looks first; one of another name is not in the way."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("raise SystemExit(7)\n")
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").write_text("")
+    command = [sys.executable, "-m", PACKAGE, "runs", tmp_path]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    shadow = tmp_path / name.split("/")[0]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: Python would import {shadow} in place of the library")
+    assert len(done.stderr.splitlines()) == 1
+    shutil.rmtree(shadow) if shadow.is_dir() else shadow.unlink()
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

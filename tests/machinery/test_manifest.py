@@ -274,3 +274,15 @@ def test_a_run_of_an_outdated_compilation_is_refused(monkeypatch):
     monkeypatch.setattr(manifest, "is_outdated", lambda path: path.name == "model.py")
     with pytest.raises(ValueError, match=r"model\.py was changed and kept its time, so Python"):
         describe_code(manifest.PACKAGE.parents[1])
+
+
+def test_a_filter_hides_no_edit_of_what_is_executed(checkout):
+    """Attributes and a filter of the user's own, which nobody else has; line endings aside."""
+    git = ["git", "-C", checkout]
+    (checkout / ".git" / "info").mkdir(exist_ok=True)
+    (checkout / ".git" / "info" / "attributes").write_text("*.py filter=h\n*.bin filter=h\n")
+    subprocess.run([*git, "config", "filter.h.clean", "sed s/64/32/"], check=True)
+    (checkout / "model.py").write_bytes(b"width = 32\r\n")
+    assert state(checkout)[0] is False
+    (checkout / "model.py").write_text("width = 64\n")
+    assert state(checkout)[0] is True

@@ -38,6 +38,13 @@ def enter() -> None:
             file=sys.stderr,
         )
         sys.exit(BAD_INPUT)
+    if shadow := shadowing_module(here):
+        print(
+            f"error: Python would import {shadow} in place of the library of that name; rename it, "
+            "or start from another folder",
+            file=sys.stderr,
+        )
+        sys.exit(BAD_INPUT)
     wanted = imports(os.environ)
     if not site.ENABLE_USER_SITE:
         del wanted["PYTHONNOUSERSITE"]  # virtual environments of `venv` have none
@@ -76,6 +83,28 @@ def other_checkout(folder: Path) -> Path | None:
     for root in (folder, *folder.parents):
         if (root / inside / "__main__.py").is_file():
             return None if (root / inside).samefile(PACKAGE) else root
+    return None
+
+
+def shadowing_module(here: Path) -> Path | None:
+    """A module in the working directory or beside `train.py` that has the name of a library.
+
+    Python looks there first. Folders of tests are no modules that anything here imports.
+    """
+    libraries = [Path(path) for path in sys.path if path.endswith("-packages")]
+    searched = {Path(path or here) for path in sys.path} & {here, SOURCE.parent}
+    for folder in sorted(searched):
+        for path in sorted(folder.glob("*.py")) + sorted(folder.glob("*/__init__.py")):
+            module = path if path.parent == folder else path.parent
+            name = module.stem
+            installed = (
+                (library / name).is_dir() or (library / f"{name}.py").is_file()
+                for library in libraries
+            )
+            if name in ("test", "tests"):
+                continue
+            if name in sys.stdlib_module_names or any(installed):
+                return module
     return None
 
 
