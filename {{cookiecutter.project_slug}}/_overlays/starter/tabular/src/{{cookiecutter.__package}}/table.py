@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf)", re.IGNORECASE)
 
 
 def read_table(
@@ -53,10 +53,7 @@ def _csv(path: Path, delimiter: str) -> Mapping[str, list[str | None]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(rows, [])]
-            if "" in header:
-                raise ValueError(f"{path}: column {header.index('') + 1} has no name; name it")
-            if twice := {name for name in header if header.count(name) > 1}:
-                raise ValueError(f"{path} has the column {min(twice)!r} twice; rename one")
+            _check_names(path, header)
             columns: dict[str, list[str | None]] = {name: [] for name in header}
             for row in rows:
                 if not row:
@@ -92,10 +89,15 @@ def _parquet(path: Path, _delimiter: str) -> Mapping[str, list[Any]]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path} is not a Parquet file: {' '.join(str(error).split())}") from None
-    names = table.column_names
+    _check_names(path, table.column_names)
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    if "" in names:
+        raise ValueError(f"{path}: column {names.index('') + 1} has no name; name it")
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{path} has the column {min(twice)!r} twice; rename one")
-    return {name: table.column(name).to_pylist() for name in names}
 
 
 def _column(path: Path, name: str, values: list[Any], *, as_text: bool) -> np.ndarray:
