@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from .config import Data
 from .repro import SampleStreams
-from .table import no_column, read_table
+from .table import check_names, read_table
 
 Columns = Mapping[str, np.ndarray]
 """float64 [N] or text [N] by name."""
@@ -72,30 +72,21 @@ def load_data(config: Data, data_dir: Path) -> TableData:
     Raises:
         ValueError: the file cannot be read, or is no table that a network can be trained on.
     """
+    target = config.target if config.name == "file" else "target"
+    if target in config.drop:
+        raise ValueError(f"data.drop names {target!r}, the target; leave out another column")
     if config.name == "file":
-        path = data_dir / config.path
-        _check_target(config, config.target)
+        path, task = data_dir / config.path, config.task
         columns = read_table(
             path, delimiter=config.delimiter, categories=config.categories, drop=config.drop
         )
-        if config.target not in columns:
-            raise ValueError(f"data.target: {no_column(path, config.target, columns)}")
-        task, target = config.task, config.target
+        check_names(path, columns, target=[target])
     else:
         path, columns, task = _bundled(config.name)
-        for key in ("drop", "categories"):
-            if unknown := [name for name in getattr(config, key) if name not in columns]:
-                raise ValueError(f"data.{key}: {no_column(path, unknown[0], columns)}")
-        target = "target"
-        _check_target(config, target)
+        check_names(path, columns, categories=config.categories, drop=config.drop)
         columns = {n: c for n, c in columns.items() if n not in config.drop}
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     return prepare(columns, target, task, config, path.stem, files)
-
-
-def _check_target(config: Data, target: str) -> None:
-    if target in config.drop:
-        raise ValueError(f"data.drop names {target!r}, the target; leave out another column")
 
 
 def prepare(
@@ -187,7 +178,7 @@ def _check(name: str, features: Columns, target: np.ndarray, config: Data) -> No
                 "data.drop"
             )
         if column.dtype == object and key not in config.categories:
-            _check_names(name, key, column)
+            _check_texts(name, key, column)
         digest = hashlib.sha256(repr(column.tolist()).encode()).digest()
         if (other := seen.setdefault(digest, key)) != key and len(column) > 1:
             raise ValueError(
@@ -195,7 +186,7 @@ def _check(name: str, features: Columns, target: np.ndarray, config: Data) -> No
             )
 
 
-def _check_names(name: str, key: str, column: np.ndarray) -> None:
+def _check_texts(name: str, key: str, column: np.ndarray) -> None:
     """Refuse a column of text in which nearly every row is different."""
     different = len(set(column.tolist()))
     if different > max(20, len(column) // 2):

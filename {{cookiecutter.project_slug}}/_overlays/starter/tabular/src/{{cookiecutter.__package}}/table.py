@@ -33,9 +33,7 @@ def read_table(
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
     if not any(map(len, columns.values())):
         raise ValueError(f"{path} has no rows below its header")
-    for key, names in (("categories", categories), ("drop", drop)):
-        if unknown := [name for name in names if name not in columns]:
-            raise ValueError(f"data.{key}: {no_column(path, unknown[0], columns)}")
+    check_names(path, columns, categories=categories, drop=drop)
     return {
         name: _column(path, name, values, as_text=name in set(categories))
         for name, values in columns.items()
@@ -43,9 +41,12 @@ def read_table(
     }
 
 
-def no_column(path: Path, name: str, columns: Iterable[str]) -> str:
-    """What to say of a column that is not there."""
-    return f"{path} has no column {name!r}; it has {', '.join(columns)}"[:300]
+def check_names(path: Path, columns: Iterable[str], **given: Iterable[str]) -> None:
+    """Raise a `ValueError` if a key of the configuration names a column that is not there."""
+    for key, names in given.items():
+        if unknown := [name for name in names if name not in columns]:
+            has = f"{path} has no column {unknown[0]!r}; it has {', '.join(columns)}"
+            raise ValueError(f"data.{key}: {has}"[:300])
 
 
 def _csv(path: Path, delimiter: str) -> Mapping[str, list[str | None]]:
@@ -53,7 +54,7 @@ def _csv(path: Path, delimiter: str) -> Mapping[str, list[str | None]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(rows, [])]
-            _check_names(path, header)
+            _check_header(path, header)
             columns: dict[str, list[str | None]] = {name: [] for name in header}
             for row in rows:
                 if not row:
@@ -89,11 +90,11 @@ def _parquet(path: Path, _delimiter: str) -> Mapping[str, list[Any]]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path} is not a Parquet file: {' '.join(str(error).split())}") from None
-    _check_names(path, table.column_names)
+    _check_header(path, table.column_names)
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def _check_header(path: Path, names: list[str]) -> None:
     if "" in names:
         raise ValueError(f"{path}: column {names.index('') + 1} has no name; name it")
     if twice := {name for name in names if names.count(name) > 1}:
