@@ -23,7 +23,7 @@ def describe_dvc(root: Path) -> dict[str, dict[str, str | None]]:
     """For each file or folder under DVC, by its path below `root`: `pinned`, the MD5 in its `.dvc`
     file, and `workspace`, the MD5 of what is there, or None if nothing is.
 
-    The data is read from start to end, about half a second a gigabyte in the disk's cache.
+    The data is read from start to end, about two seconds a gigabyte.
 
     Raises:
         ValueError: a `.dvc` file is damaged, or pins no MD5.
