@@ -178,7 +178,7 @@ def test_s3_is_a_remote_like_any_other(project, bucket):
     [
         ({"DVC_REMOTE": "s3://bucket/x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "reached"),
         ({"DVC_REMOTE": "s3://none/x"}, "bucket does not exist"),
-        ({"DVC_REMOTE": "nowhere"}, f"{TABLE}: the remote has not the version"),
+        ({"DVC_REMOTE": "nowhere"}, f"{TABLE}: the remote lacks the version"),
         ({"DVC_REMOTE": "odd://x"}, "odd://"),
     ],
 )

@@ -171,6 +171,22 @@ def test_an_unset_hash_seed_is_set_before_the_interpreter_starts(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torch.py", "numpy/__init__.py", "secrets.py"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_an_env_file_that_is_a_pipe_is_refused(tmp_path):
+    """Nobody may ever write into it."""
+    os.mkfifo(tmp_path / ".env")
+    done = subprocess.run(
+        [sys.executable, "-m", PACKAGE, "runs", tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: .env is not a file")
+
+
 def test_a_module_with_the_name_of_a_library_is_refused(tmp_path, name):
     """In the working directory, where Python looks first; one of another name is not in the way."""
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ REASONS = (
         'changed here, and kept: make data ARGS="add FILE" takes it as the new version, '
         'ARGS="pull --force" drops it',
     ),
-    (r"missing-files", "the remote has not the version that git pins; whoever has it must push it"),
+    (r"missing-files", "the remote lacks the version that git pins; whoever has it must push it"),
     (r"Could not connect|[Cc]onnection|timed out", "the remote cannot be reached"),
     (r"NoSuchBucket", "the remote's bucket does not exist"),
     (
@@ -48,7 +48,9 @@ def main() -> int:
         return code  # it has said why
     with tempfile.TemporaryDirectory(prefix="dvc-") as settings:
         remote = _write_settings(Path(settings))
-        environ = {name: value for name, value in os.environ.items() if value}
+        # An empty key of .env would hide the one in ~/.aws.
+        is_unset = {name for name in os.environ if name.startswith("AWS_") and not os.environ[name]}
+        environ = {name: value for name, value in os.environ.items() if name not in is_unset}
         environ |= {"DVC_SYSTEM_CONFIG_DIR": settings, "DVC_NO_ANALYTICS": "1"}
         if not has_dvc:
             subdir = ["--subdir"] if repository != ROOT else []

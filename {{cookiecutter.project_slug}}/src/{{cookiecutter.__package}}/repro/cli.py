@@ -252,9 +252,9 @@ def _train(options: argparse.Namespace) -> int:
             # Other data, a damaged checkpoint, or another process that was faster.
             _say(f"{resume} cannot be resumed: {without_secrets(str(error))}; a new run starts")
             result = train_model(config, **how)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         said = f"{type(error).__name__}: {error}"
-        if not re.search("out of memory|allocate memory|MemoryError", said):
+        if not re.search("out of memory|allocate memory|map segment|MemoryError", said):
             raise
         fewer = "out of memory; take a smaller model, or fewer samples a batch"
         detail = " ".join(str(error).split())[:200]

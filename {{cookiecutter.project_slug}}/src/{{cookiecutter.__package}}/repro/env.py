@@ -29,6 +29,8 @@ def load_env_file(path: str | Path = ".env") -> None:
     Variables that choose threads, instruction sets or imports are skipped: `.env` has no say in
     them.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{path} is not a file; a pipe would be waited for, without an end")
     try:
         values = dotenv_values(path)
     except UnicodeDecodeError:
