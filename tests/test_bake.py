@@ -166,16 +166,19 @@ def test_the_pins_of_a_stack_reach_every_file_that_needs_them(bake, stack):
 
 
 @pytest.mark.parametrize(
-    ("slug", "manager", "python"),
+    ("slug", "choice"),
     [
-        *((s, m, THIS_PYTHON) for s in ("zq", LONG_SLUG) for m in CHOICES["dependency_manager"]),
-        *(("zq", "pip", python) for python in CHOICES["python_version"] if python != THIS_PYTHON),
+        (slug, {name: answer})
+        for slug in ("zq", LONG_SLUG)
+        for name in ("dependency_manager", "starter", "python_version")
+        for answer in CHOICES[name]
+        if slug == "zq" or name != "python_version"
     ],
 )
-def test_ruff_finds_nothing_and_formats_nothing(bake, slug, manager, python):
-    """With a short and a long package name, for each Python (its rules follow it), as it is."""
-    answers = {"dependency_manager": manager, "python_version": python, **HOSTILE}
-    project = bake(project_slug=slug, **answers)
+def test_ruff_finds_nothing_and_formats_nothing(bake, slug, choice):
+    """With a short and a long package name, for each manager, starter and Python (its rules follow
+    it), as it is."""
+    project = bake(project_slug=slug, **{"python_version": THIS_PYTHON, **HOSTILE, **choice})
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "."],
