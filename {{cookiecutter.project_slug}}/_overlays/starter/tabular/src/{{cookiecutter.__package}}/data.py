@@ -104,8 +104,8 @@ def prepare(
     # A single row has no R2.
     if few := [side for side, rows in sides.items() if rows.sum() < 2]:
         raise ValueError(
-            f"{name} has {len(targets)} rows, {int(sides[few[0]].sum())} of them for {few[0]}, which "
-            "takes at least two: more rows, or other fractions"
+            f"{name} has {len(targets)} rows, {int(sides[few[0]].sum())} of them for {few[0]}, "
+            "which takes at least two: more rows, or other fractions"
         )
     encoded = [_encode(name, key, each, sides["train"]) for key, each in features.items()]
     matrix = np.hstack(encoded)
