@@ -170,7 +170,6 @@ def test_an_unset_hash_seed_is_set_before_the_interpreter_starts(tmp_path):
     assert results != {b""}
 
 
-@pytest.mark.parametrize("name", ["torch.py", "numpy/__init__.py", "secrets.py"])
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_an_env_file_that_is_a_pipe_is_refused(tmp_path):
     """Nobody may ever write into it."""
@@ -187,6 +186,7 @@ def test_an_env_file_that_is_a_pipe_is_refused(tmp_path):
     assert done.stderr.startswith("error: .env is not a file")
 
 
+@pytest.mark.parametrize("name", ["torch.py", "numpy/__init__.py", "secrets.py"])
 def test_a_module_with_the_name_of_a_library_is_refused(tmp_path, name):
     """In the working directory, where Python looks first; one of another name is not in the way."""
     (tmp_path / name).parent.mkdir(exist_ok=True)
