@@ -262,6 +262,20 @@ def test_a_replay_on_a_branch_keeps_edits(at, born, fresh, manager):
     holds_the_rest(project, fresh(NOW, **answers), fresh(NEXT, **answers))
 
 
+def test_the_code_of_an_upgrade_is_the_new_versions(born, other_template):
+    """What the new version mended is mended for the upgrade to it; a named one brings its own."""
+    code = other_template / "upgrade" / "command.py"
+    sentence = r"look at git diff HEAD and commit it"
+    edit(code, sentence, "mended in 99.1.0")
+    releases.release(other_template, "v99.1.0", "Mended.")
+    edit(code, "mended in 99.1.0", "mended in 99.2.0")
+    releases.release(other_template, "v99.2.0", "Mended again.")
+    said = succeeds(upgrade(linked(born(NOW, name="named"), other_template), "TO=v99.1.0"))
+    assert "upgraded to template 99.1.0: mended in 99.1.0" in said
+    said = succeeds(upgrade(linked(born(NOW), other_template)))
+    assert "upgraded to template 99.2.0: mended in 99.2.0" in said
+
+
 def test_an_edit_before_the_first_commit_is_kept(fresh, cruft_environment, tmp_path):
     """There the repository has never seen the template's own file, which a merge starts from."""
     project = shutil.copytree(fresh(NOW, **ANSWERS), tmp_path / "probe")

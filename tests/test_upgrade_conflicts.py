@@ -54,6 +54,24 @@ def test_a_conflict_is_named_and_can_be_taken_back(born):
     assert "there is no upgrade to take back" in errors(upgrade(project, verb="upgrade-abort"))[0]
 
 
+@pytest.mark.parametrize("verb", ["upgrade", "upgrade-abort"])
+def test_what_has_begun_needs_no_network(born, other_template, verb):
+    """The template is out of reach by then: the upgrade is finished, or taken back."""
+    project = linked(conflicting(born), other_template)
+    before = tree(project, without=())
+    errors(upgrade(project))
+    other_template.rename(other_template.with_name("gone"))
+    assert "cannot be cloned" in errors(upgrade(project, verb="upgrade-check"))[0]
+    if verb == "upgrade":
+        path = project / "src/probe/model.py"
+        path.write_text(re.sub(r"(?m)^(<{7}|={7}|>{7}).*\n", "", path.read_text()))
+        assert "upgraded to template" in succeeds(upgrade(project))
+        assert "is not committed yet" in errors(upgrade(project))[0]
+    succeeds(upgrade(project, verb="upgrade-abort"))
+    assert tree(project, without=()) == before
+    assert not list((project / ".git").glob("repro-upgrade*"))
+
+
 def own_pin(project, template):
     """A project of which somebody moved the same pin."""
     edit(project / "pyproject.toml", r"tqdm==[\d.]+", "tqdm==4.69.0")

@@ -12,7 +12,6 @@ from conftest import CHOICES, REAL_STACK, ROOT
 from releases import (
     NEXT,
     NOW,
-    RELEASED,
     commit,
     edit,
     errors,
@@ -42,22 +41,17 @@ def test_a_mirror_without_tags_has_the_releases(born, template, tmp_path):
     """The commit of a release says so: checked, linked and upgraded by its version all the same."""
     mirror = tmp_path / "mirror"
     git(template, "clone", "--quiet", "--no-tags", str(template), str(mirror))
-    newest = RELEASED[-1]
-    git(mirror, "reset", "--quiet", "--hard", git(template, "rev-parse", newest))
-    project = linked(born(RELEASED[0]), mirror)
-    # Of a version that has the verb.
-    for name in ("upgrade.py", "template.py", "merge.py", "repository.py", "failure.py"):
-        source = ROOT / "{{cookiecutter.project_slug}}" / "environment" / name
-        shutil.copy(source, project / "environment" / name)
-    command = [sys.executable, "environment/upgrade.py", "--check"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
-    assert f"template {newest[1:]} is there" in done.stdout, done.stderr
-    project = linked(born(newest, name="newer"), mirror)
+    for tag in (NOW, NEXT):
+        git(mirror, "reset", "--quiet", "--hard", git(template, "rev-parse", tag))
+        git(mirror, "commit", "--quiet", "--allow-empty", "--message", f"Release {tag[1:]}")
+        git(mirror, "branch", "--quiet", f"of-{tag}")
+    project = linked(born(NOW), mirror)
+    done = upgrade(project, verb="upgrade-check")
+    assert f"template {NEXT[1:]} is there" in done.stdout, done.stderr
+    project = born(NOW, name="newer")
     (project / ".cruft.json").unlink()
     commit(project, "not linked")
-    succeeds(upgrade(project, f"TEMPLATE={template}", verb="link"))
-    git(mirror, "reset", "--quiet", "--hard", git(template, "rev-parse", NEXT))
-    git(mirror, "commit", "--quiet", "--allow-empty", "--message", "Release 99.0.0")
+    assert f"at {NOW[1:]}: " in succeeds(upgrade(project, f"TEMPLATE={mirror}", verb="link"))
     project = linked(born(NOW, name="newest"), mirror)
     succeeds(upgrade(project))
     assert json.loads((project / ".cruft.json").read_text())["commit"] == git(

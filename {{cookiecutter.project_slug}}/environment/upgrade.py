@@ -5,31 +5,40 @@ python environment/upgrade.py --check                                   (`make u
 python environment/upgrade.py --abort                                   (`make upgrade-abort`)
 python environment/upgrade.py --link TEMPLATE [--to REF]                         (`make link`)
 
-cruft merges the changes between two versions of the template into this tree, and reports success
-whatever the outcome. This file does the rest: it refuses to start on a tree with changes, checks
-every file against what it should be, names conflicts, and until the user commits, everything can be
-undone. `--set STACK` takes the answer `stack` from the variable STACK.
+The code that does it is the template's own, of the version that the project becomes: what has been
+mended there is mended for this upgrade too. This file fetches that version and starts its code.
+From before anything changes until the upgrade is committed, a copy of the code is in `.git`; it
+continues the upgrade or takes it back without a network.
 """
 
 import argparse
 import json
 import os
+import re
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 
-from failure import SetupError, one_line
+from failure import SetupError, explain, one_line
 from locked import ROOT
-from merge import Merge, git, is_clean, refuse_unready
-from repository import TRANSPORT
-from template import Link, Template, complaint, link, run_cruft
+from repository import TRANSPORT, git
+
+LINK = ROOT / ".cruft.json"
+CODE = "upgrade"
+"""A folder of the template, and of its copy in `.git`."""
+HOSTS = {
+    "gh": "https://github.com/{}.git",
+    "gl": "https://gitlab.com/{}.git",
+    "bb": "https://bitbucket.org/{}.git",
+}
+"""cookiecutter's abbreviations, which git does not understand."""
 
 
 def main() -> int:
-    """Run the command; return the exit code: 0, 1 for something to fix, 2 for bad input."""
+    """Start the code, which takes this process over; return only for an error's sake."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--to", default="", help="a release, a branch or a commit of the template")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME", help="answers to change")
@@ -42,125 +51,105 @@ def main() -> int:
         del os.environ[name]  # in a hook or rebase, they name another repository
     # Like Ctrl-C: what was started is undone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if git("rev-parse", "--show-toplevel", check=False) is None:
-        raise SetupError("this project is not in git, which an upgrade is merged with: git init")
-    if options.abort:
-        return Merge.pending(or_refuse=True).abort()
-    with tempfile.TemporaryDirectory(prefix="upgrade-") as scratch:
-        if options.check:
-            return check(Path(scratch), options.to)
-        if options.link is not None:
-            if not options.link:
-                raise SetupError("name the template: make link TEMPLATE=https://…")
-            tool()
-            return link(options.link, options.to, Path(scratch))
-        merge = Merge.pending()
-        if merge is None:
-            merge = start(Path(scratch), options.to, changed(options.set))
+    pending = is_pending(in_git("repro-upgrade.json"))
+    if options.abort and not pending:
+        raise SetupError("there is no upgrade to take back: it is committed, or never was one")
+    if pending and not options.check and options.link is None:
+        kept = in_git("repro-upgrade")
+        if (kept / CODE).is_dir():  # not if 0.2.0 began it
+            return start(kept, "")
+    address, own = (options.link, "") if options.link is not None else link()
+    if not address:
+        raise SetupError("name the template: make link TEMPLATE=https://…")
+    scratch = tempfile.mkdtemp(prefix="upgrade-")
     try:
-        return finish(merge, with_check=not options.no_check) if merge else 0
-    except KeyboardInterrupt:
-        ways = "make upgrade continues, make upgrade-abort goes back"
-        raise SetupError(f"stopped; the upgrade is in the tree: {ways}", code=130) from None
-
-
-def changed(names: list[str]) -> dict[str, str]:
-    """The answers to be changed by this upgrade."""
-    answers = {name.lower(): os.environ.get(name, "") for name in names}
-    if "project_slug" in answers:
-        raise SetupError("project_slug names folders: rename them yourself, an upgrade does not")
-    return answers
-
-
-def check(scratch: Path, reference: str) -> int:
-    """Report whether there is an update; return 1 if so."""
-    current = Link.read()
-    template = Template.clone(current.template, scratch / "template")
-    commit = template.commit(current.commit)
-    target = template.commit(reference or template.target(commit))
-    before, after = template.version(commit), template.version(target)
-    if target == commit:
-        print(f"up to date: template {before}")
-        return 0
-    print(f"template {after} is there, this project is of {before}: make upgrade")
-    return 1
-
-
-def tool() -> None:
-    """Make sure that cruft is installed, as locked in `environment/upgrade.txt`."""
-    command = [sys.executable, str(ROOT / "environment" / "tool.py"), "upgrade"]
-    if code := subprocess.run(command, cwd=ROOT).returncode:
-        raise SystemExit(code)
-
-
-def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | None:
-    """Merge the newer version into a clean tree, completely or not at all."""
-    if not is_clean():
-        raise SetupError("the tree has changes; commit or stash them first")
-    current = Link.read()
-    template = Template.clone(current.template, scratch / "template")
-    commit = template.commit(current.commit)
-    wanted = reference or template.target(commit)
-    target = template.commit(wanted)
-    answers = {name: value for name, value in answers.items() if current.answers.get(name) != value}
-    before, after = template.version(commit), template.version(target)
-    if target == commit and not answers:
-        print(f"up to date: template {before}")
-        return None
-    for name, allowed in template.choices(target).items():
-        given = {**current.answers, **answers}.get(name, allowed[0])
-        if given not in allowed:
-            raise SetupError(
-                f"template {after} has no {name} {given!r}; choose another with make upgrade "
-                f"{name.upper()}=…: {', '.join(allowed)}"
-            )
-    tool()
-    print(f"template {before} -> {after}", *(f"{n}: {v}" for n, v in answers.items()), sep="\n  ")
-    print(*template.changes(commit, target), sep="\n\n", flush=True)
-    old = template.render(commit, current.answers, scratch / "old")
-    new = template.render(target, {**current.answers, **answers}, scratch / "new")
-    refuse_unready(old, new)
-    merge = Merge.begin(old, new, after)
-    try:
-        # cruft makes its own clone, and records the address it was given.
-        name = wanted if target != commit and template.named(wanted) else target
-        options = ["--skip-apply-ask", "--checkout", name]
-        if answers:
-            options += ["--variables-to-update", json.dumps(answers)]
-        done = run_cruft("update", *options)
-        if done.returncode or Link.read().commit != target:
-            raise SetupError(f"cruft failed: {complaint(done)}; the tree is as it was", code=1)
-        merge.settle(old, new)
-        for note in merge.notes(old, new):
-            print(note)
+        template = clone(address, Path(scratch, "template"))
+        named = [options.to, f"origin/{options.to}"] if options.to else []
+        check_out(template, [*named, *newest(template), own])
+        return start(template, scratch)
     except BaseException:
-        merge.restore()
+        shutil.rmtree(scratch)
         raise
-    return merge
 
 
-def finish(merge: Merge, *, with_check: bool) -> int:
-    """Check the result against what it should be, and prove that the project works."""
-    ways = "mend that and run make upgrade again, or make upgrade-abort"
-    if problems := list(merge.problems()):
-        for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
-        print(f"{len(problems)} to mend; {ways}", file=sys.stderr)
-        return 1
-    merge.stage_all()
-    verbs = [*(["lock"] if merge.needs_lock else []), *(["setup", "check"] if with_check else [])]
-    for verb in verbs:
-        command = ["make", "--no-print-directory", verb, "DOCTOR_ARGS=--uncommitted"]
-        with merge.locking() if verb == "lock" else nullcontext():
-            done = subprocess.run(command, cwd=ROOT)
-        if done.returncode:
-            raise SetupError(f"make {verb} fails after the upgrade; {ways}", code=1)
-        if verb == "lock":
-            merge.locked()
-    merge.done()
-    print(f"upgraded to template {merge.version}: look at git diff HEAD and commit it")
-    print("make upgrade-abort takes it back until then")
-    return 0
+def in_git(name: str) -> Path:
+    """The path of a file in the repository's own folder."""
+    done = git(ROOT, "rev-parse", "--git-path", name)
+    if done.returncode:
+        raise SetupError("this project is not in git, which an upgrade is merged with: git init")
+    return ROOT / done.stdout.rstrip("\n")
+
+
+def is_pending(state: Path) -> bool:
+    """Whether an upgrade is in the tree; the state of one that was committed is removed."""
+    try:
+        upgrade = json.loads(state.read_text(encoding="utf-8"))
+        head, done = upgrade["head"], upgrade["state"] == "done"
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError, KeyError) as error:
+        raise SetupError(f"{state} is damaged: {error}; git status shows what changed") from None
+    clean = not git(ROOT, "status", "--porcelain", "--untracked-files=all").stdout
+    if head == git(ROOT, "rev-parse", "HEAD").stdout.strip() and not (done and clean):
+        return True
+    state.unlink()
+    return False
+
+
+def link() -> tuple[str, str]:
+    """The template's address and the commit that this project is of."""
+    try:
+        text = json.loads(LINK.read_text(encoding="utf-8"))
+        return str(text["template"]), str(text["commit"])
+    except FileNotFoundError:
+        raise SetupError(
+            "this project is not linked to its template: make link TEMPLATE=…"
+        ) from None
+    except ValueError as error:
+        raise SetupError(f"{LINK.name} is not JSON: {error}; restore it from git") from None
+    except (KeyError, TypeError) as error:
+        raise SetupError(f"{LINK.name} is damaged, at {error}; restore it from git") from None
+
+
+def clone(address: str, folder: Path) -> Path:
+    """Clone the template's repository, without files."""
+    short, _, rest = address.partition(":")
+    address = HOSTS[short].format(rest) if short in HOSTS else address
+    command = ["clone", "--quiet", "--no-checkout", "--", address, folder]
+    done = git(ROOT, *command, transport=True)
+    if done.returncode:
+        reason = explain(re.sub(r"(?m)^fatal: ", "error: ", done.stderr))
+        raise SetupError(f"the template {address} cannot be cloned: {reason}", code=1)
+    return folder
+
+
+def newest(template: Path) -> Iterator[str]:
+    """The releases, newest first, then the head."""
+    listed = ["for-each-ref", "--sort=-version:refname", "--format=%(refname:lstrip=2)"]
+    yield from git(template, *listed, "refs/tags/v*").stdout.split()
+    yield "HEAD"
+
+
+def check_out(template: Path, versions: list[str]) -> None:
+    """Check out the first of these versions that exists and has the code."""
+    for version in versions:
+        if git(template, "cat-file", "-e", f"{version}:{CODE}/__main__.py").returncode == 0:
+            done = git(template, "checkout", "--quiet", "--detach", version)
+            if done.returncode:
+                raise SetupError(f"the template cannot be read: {explain(done.stderr)}", code=1)
+            return
+    raise SetupError("no version of that template has make upgrade")
+
+
+def start(where: Path, scratch: str) -> int:
+    """Run the code instead of this file; it removes `scratch` at its end."""
+    os.chdir(ROOT)
+    sys.stdout.flush()
+    # -B: the copy in .git stays as it was made.
+    command = [sys.executable, "-B", str(where / CODE), "--scratch", scratch, *sys.argv[1:]]
+    # It lets them in when it is ready to undo what they interrupt.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

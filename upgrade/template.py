@@ -13,19 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from failure import SetupError, explain, without_secrets
-from locked import ROOT
+from failure import SetupError, without_secrets
+from project import ROOT
 from repository import git
 
 ANSWERS = ROOT / ".template.json"
 LINK = ROOT / ".cruft.json"
 CRUFT = ROOT / ".envs" / "tool-upgrade" / "bin" / "python"
-HOSTS = {
-    "gh": "https://github.com/{}.git",
-    "gl": "https://gitlab.com/{}.git",
-    "bb": "https://bitbucket.org/{}.git",
-}
-"""cookiecutter's abbreviations, which git does not understand."""
 RELEASE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 RELEASED = re.compile(r"^(\w+) Release (\d+\.\d+\.\d+)$", re.MULTILINE)
 
@@ -59,19 +53,14 @@ class Template:
     folder: Path
 
     @classmethod
-    def clone(cls, address: str, folder: Path) -> Self:
-        """Clone the repository without a work tree."""
-        short, _, rest = address.partition(":")
-        address = HOSTS[short].format(rest) if short in HOSTS else address
-        command = ["clone", "--quiet", "--no-checkout", "--", address, folder]
-        done = git(ROOT, *command, transport=True)
-        if done.returncode:
-            reason = explain(re.sub(r"(?m)^fatal: ", "error: ", done.stderr))
-            raise SetupError(f"the template {address} cannot be cloned: {reason}", code=1)
-        template = cls(folder)
+    def cloned(cls, scratch: Path) -> Self:
+        """The clone that the project's command made."""
+        template = cls(scratch / "template")
         if not template.releases():
             # A mirror may lack the tags, but releases can also be found by their commit message.
-            for commit, version in RELEASED.findall(template._git("log", "--format=%H %s")):
+            for commit, version in RELEASED.findall(
+                template._git("log", "--all", "--format=%H %s")
+            ):
                 template._git("update-ref", f"refs/releases/v{version}", commit)
         return template
 
@@ -184,7 +173,7 @@ def read_json(path: Path) -> dict:
         raise SetupError(f"{path.name} is not JSON: {error}; restore it from git") from None
 
 
-def link(address: str, reference: str, scratch: Path) -> int:
+def link(address: str, template: Template, reference: str, scratch: Path) -> int:
     """Write `.cruft.json` for a project that was created without cruft."""
     if LINK.exists():
         raise SetupError(f"this project is linked already, to {Link.read().template}")
@@ -194,7 +183,6 @@ def link(address: str, reference: str, scratch: Path) -> int:
         answers = {k: v for k, v in answers.items() if not k.startswith("_")}
     except (KeyError, TypeError, AttributeError) as error:
         raise SetupError(f"{ANSWERS.name} is damaged, at {error}; restore it from git") from None
-    template = Template.clone(address, scratch / "template")
     if not reference and ".dev" in version:
         raise SetupError(
             f"{version} was never released; name its commit: make link TEMPLATE=… TO=…"
