@@ -159,6 +159,8 @@ STREAMS = [
         verbs=("train", "resume", "verify")),
     Row("a reader that goes away", around="{command} | head -n 1", proof="command -v head",
         verbs=("train", "resume")),
+    Row("a reader that was never there", around="{command} | true", proof="true",
+        verbs=("train", "resume", "verify")),
     Row("a disk behind standard output that is full", around="{command} >/dev/full",
         proof="[ -c /dev/full ]", verbs=("compare", "doctor"),
         refused="No space left on device", exit_code=1),

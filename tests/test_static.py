@@ -75,7 +75,8 @@ def test_make_reads_every_verb(bake, manager):
 def test_the_env_file_chooses_for_every_verb(bake):
     """ACCELERATOR and CONFIG there are the defaults; the shell and the command line win."""
     project = bake(project_slug="probe")
-    (project / ".env").write_text("ACCELERATOR=cpu\nCONFIG=configs/smoke.yaml\n")
+    # Editors on Windows begin a file with a byte-order mark.
+    (project / ".env").write_text("\ufeffACCELERATOR=cpu\nCONFIG=configs/smoke.yaml\n")
     chosen = make(project, "--dry-run", "up", "train").stdout
     assert "containers.py up cpu" in chosen
     assert ".envs/cpu/bin/python train.py --config configs/smoke.yaml" in chosen

@@ -186,6 +186,24 @@ def test_an_env_file_that_is_a_pipe_is_refused(tmp_path):
     assert done.stderr.startswith("error: .env is not a file")
 
 
+def test_an_env_file_may_begin_with_a_byte_order_mark(tmp_path):
+    """Editors on Windows write one; its first variable is one like the others."""
+    (tmp_path / ".env").write_text("\ufeffOUTPUT_DIR=elsewhere\n", encoding="utf-8")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", PACKAGE, "runs"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert "elsewhere" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("flag", ["-E", "-I"])
+def test_a_python_that_reads_no_variables_is_refused(flag):
+    """Its hash seed would not be the one that is recorded."""
+    command = [sys.executable, flag, str(ROOT / "train.py"), "--config", "configs/smoke.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: Python was started with -E or -I")
+
+
 @pytest.mark.parametrize("name", ["torch.py", "numpy/__init__.py", "secrets.py"])
 def test_a_module_with_the_name_of_a_library_is_refused(tmp_path, name):
     """In the working directory, where Python looks first; one of another name is not in the way."""

@@ -158,11 +158,25 @@ def test_overrides_apply_in_order_and_the_seed_last():
     assert (config.data.num_workers, config.training.learning_rate, config.seed) == (2, 1e-3, 7)
 
 
+def test_an_override_has_no_comments():
+    """A shell has taken them away already, so what is left is a value."""
+    overrides = ["experiment_name=run #3", "paths.output_dir='a #b'"]
+    config = load_config(ROOT / "configs" / "smoke.yaml", overrides)
+    assert (config.experiment_name, config.paths.output_dir) == ("run #3", "a #b")
+    with pytest.raises(ValueError, match="'3 # or 4'"):
+        load_config(ROOT / "configs" / "smoke.yaml", ["data.num_workers=3 # or 4"])
+
+
 @pytest.mark.parametrize(
-    "override", ["data.num_workers", "=1", "seed.x=1", "data.none=1", "seed=" + "[" * 9999]
+    "override",
+    [
+        *("data.num_workers", "=1", "seed.x=1", "data.none=1", "seed=" + "[" * 9999),
+        *(f"experiment_name=!!{kind}" for kind in ("set {a}", "binary aGk=", "omap [a: 1]")),
+        "experiment_name=!!timestamp 2020-01-01",
+    ],
 )
 def test_a_bad_override_is_refused(override):
-    """No equals sign, no key, a value used as a section, an unknown key."""
+    """No equals sign, no key, a value used as a section, an unknown key, a kind of YAML's own."""
     with pytest.raises(ValueError):
         load_config(ROOT / "configs" / "smoke.yaml", [override])
 

@@ -99,7 +99,7 @@ def _environ(accelerator: str) -> dict[str, str]:
 def _env_file(path: Path) -> dict[str, str]:
     """Parse `NAME=value` lines without executing them; quotes and comments are removed."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:

@@ -45,6 +45,13 @@ def enter() -> None:
             file=sys.stderr,
         )
         sys.exit(BAD_INPUT)
+    if sys.flags.ignore_environment:
+        print(
+            "error: Python was started with -E or -I, and does not read PYTHONHASHSEED then; "
+            "start it without",
+            file=sys.stderr,
+        )
+        sys.exit(BAD_INPUT)
     wanted = imports(os.environ)
     if not site.ENABLE_USER_SITE:
         del wanted["PYTHONNOUSERSITE"]  # virtual environments of `venv` have none

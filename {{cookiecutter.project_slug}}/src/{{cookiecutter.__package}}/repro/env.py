@@ -32,7 +32,7 @@ def load_env_file(path: str | Path = ".env") -> None:
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path} is not a file; a pipe would be waited for, without an end")
     try:
-        values = dotenv_values(path)
+        values = dotenv_values(path, encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     for name, value in values.items():

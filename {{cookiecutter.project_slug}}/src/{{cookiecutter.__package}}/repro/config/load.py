@@ -217,7 +217,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ValueError(f"{dotted!r}: {section!r} is a value, not a section")
     try:
-        node[key] = parse_yaml(text) if text else ""
+        # A word of a shell has no comments; text with a `#` would be cut off.
+        plain = not text or (" #" in text and text[0] not in "'\"[{")
+        node[key] = text if plain else parse_yaml(text)
     except ValueError as error:
         raise ValueError(f"{dotted!r}: {text[:60]!r} is not a YAML value: {error}") from None
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,13 @@ def _announce(run_dir: Path, manifest: dict[str, Any]) -> None:
     """Announce the verification, after the last check that may fail: errors are one line."""
     if missing := _missing_commit(manifest):
         print(f"warning: {missing}", file=sys.stderr)
-    print(f"executing again: {run_dir}", flush=True)
+    _print_now(f"executing again: {run_dir}")
+
+
+def _print_now(text: str) -> None:
+    print(text)
+    with suppress(OSError):  # its reader is gone; the verdict is in the report, too
+        sys.stdout.flush()
 
 
 def _missing_commit(manifest: dict[str, Any]) -> str:
@@ -190,9 +197,8 @@ def _segments(
     logs_until(run_dir, steps[-1], last["logs"])  # an edited log proves nothing
     recorded = read_steps(run_dir / STEPS, partial=True)
     _announce(run_dir, manifest)
-    print(
-        f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again",
-        flush=True,
+    _print_now(
+        f"{len(chosen)} of {num_segments} segments: {covered} of {total} steps are executed again"
     )
     segments, found = [], []
     for start, end in chosen:
