@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
 from .files import CONFIG, CURVES, MANIFEST, PROJECT, find_project_root
+from .launched import check_launcher, is_launched, leave, restarts, says, speaks
 from .redact import without_secrets
 from .run.manifest import read_manifest
 from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
@@ -35,15 +37,27 @@ def run_command(
     train_model: Callable[..., Any],
     arguments: list[str] | None = None,
 ) -> int:
-    """Run a subcommand and return its exit code; bad input is one line on stderr and code 2.
+    """Run a subcommand and return its exit code; bad input is one line on stderr and code 2. A
+    process among several ends here (`launched.leave`).
 
     `config_class` gives the class of the project's configuration; `train_model` takes one of it,
     and what `Run` takes.
     """
     options = _parse(arguments, config_class)
     options.config_class, options.train_model = config_class, train_model
+    if not is_launched():
+        return _run_to_its_end(options)
+    try:
+        code = _run_to_its_end(options)
+    except Exception:
+        traceback.print_exc()
+        code = FAILURE
+    leave(code)
+
+
+def _run_to_its_end(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger(PROJECT).setLevel(logging.INFO)
+    logging.getLogger(PROJECT).setLevel(logging.INFO if speaks() else logging.ERROR)
     with CTRL_C, nullcontext() if options.run is _train else ending_by_signals():
         try:
             code = _run(options)
@@ -99,7 +113,9 @@ def _tell(error: object) -> None:
     passwords in addresses are removed."""
     plain = without_secrets(str(error))
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
-    _say(f"error: {''.join(shown)}")
+    text = f"error: {''.join(shown)}"
+    if says(text):
+        _say(text)
 
 
 def _say(text: object) -> None:
@@ -231,6 +247,9 @@ def _keys(config_class: "type[RunConfig]") -> str:
 
 def _train(options: argparse.Namespace) -> int:
     started = time.monotonic()
+    if advice := check_launcher():
+        _say(f"note: {advice}")
+    _take_up(options)
     config = _train_config(options)
     paths, _ = resolve(config, os.environ)  # names all missing variables before torch is loaded
     restart_with(wanted_environment(config, os.environ))
@@ -238,9 +257,11 @@ def _train(options: argparse.Namespace) -> int:
     CTRL_C.heed()
     resume = options.resume
     if options.auto_resume:
+        from .backend.ranks import connect
         from .run.directory import find_unfinished
 
-        resume = find_unfinished(Path(paths.output_dir), config, _inert(options))
+        output_dir, inert = Path(paths.output_dir), _inert(options)
+        resume = connect().first(lambda: find_unfinished(output_dir, config, inert))
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
     try:
         try:
@@ -250,10 +271,14 @@ def _train(options: argparse.Namespace) -> int:
             if not (options.auto_resume and resume):
                 raise
             # Other data, a damaged checkpoint, or another process that was faster.
-            _say(f"{resume} cannot be resumed: {without_secrets(str(error))}; a new run starts")
+            if speaks():
+                _say(f"{resume} cannot be resumed: {without_secrets(str(error))}; a new run starts")
             result = train_model(config, **how)
     except (MemoryError, RuntimeError, ImportError) as error:
         said = f"{type(error).__name__}: {error}"
+        if type(error).__name__ == "RankError":  # torch is not imported for its sake
+            _tell(error)
+            return FAILURE
         if not re.search("out of memory|allocate memory|map segment|MemoryError", said):
             raise
         fewer = "out of memory; take a smaller model, or fewer samples a batch"
@@ -261,9 +286,11 @@ def _train(options: argparse.Namespace) -> int:
         _tell(f"{fewer}: {detail}" if detail else fewer)
         return FAILURE
     except Interrupted as stop:
-        if stop.exit_code:  # by a signal, not by --stop-at
+        if stop.exit_code and speaks():  # by a signal, not by --stop-at
             _say(stop)
         return stop.exit_code
+    if not speaks():
+        return 0
     if not options.scratch:
         _note_run(result.run_dir)
         curves = result.run_dir / CURVES
@@ -271,6 +298,15 @@ def _train(options: argparse.Namespace) -> int:
         _say(f"done in {time.monotonic() - started:.0f} s{where}")
     print(f"run: {result.run_dir}")
     return 0
+
+
+def _take_up(options: argparse.Namespace) -> None:
+    """When torchrun starts all processes again after a failure: the run is resumed."""
+    if restarts() and not options.resume and not options.auto_resume:
+        if options.run_dir and (options.run_dir / MANIFEST).is_file():
+            options.resume, options.run_dir = options.run_dir, None
+        elif not options.run_dir:
+            options.auto_resume = True
 
 
 def _train_config(options: argparse.Namespace) -> "RunConfig":

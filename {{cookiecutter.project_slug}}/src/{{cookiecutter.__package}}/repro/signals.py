@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from .launched import is_launched
+
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 STOP_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 """What schedulers and terminals send before they kill: TERM by Slurm (any signal by `--signal`),
@@ -119,7 +121,10 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is None:
             self.signal_number = number
-        signal.signal(number, signal.SIG_IGN if number == _REPEATED else signal.SIG_DFL)
+        # torchrun passes on what it gets, and Slurm signals every process: one request comes as
+        # two. Whoever takes too long is ended by torchrun.
+        once = is_launched() or number == _REPEATED
+        signal.signal(number, signal.SIG_IGN if once else signal.SIG_DFL)
 
 
 def ignore_stop_signals() -> None:

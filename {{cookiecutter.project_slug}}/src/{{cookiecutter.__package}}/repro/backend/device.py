@@ -8,8 +8,9 @@ import torch
 CPU = torch.device("cpu")
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that `name` stands for on this machine; `auto` is the first GPU, if there is one.
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device that `name` stands for on this machine; `auto` is a GPU, if there is one: the
+    first, or of several processes each its own.
 
     Raises:
         ValueError: `cuda` was asked for and torch sees no GPU.
@@ -21,7 +22,11 @@ def resolve_device(name: str) -> torch.device:
             f"the device is cuda, but torch {torch.__version__} ({build}) sees no GPU; "
             "use the device cpu, or check the driver with nvidia-smi"
         )
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return CPU
+    if local_rank:
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def move(batch: Any, device: torch.device) -> Any:

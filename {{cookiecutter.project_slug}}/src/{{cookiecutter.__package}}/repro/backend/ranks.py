@@ -1,16 +1,275 @@
-"""The processes that train together: here just one. Callers need not know how many there are."""
+"""The processes that train together. Callers need not know how many there are.
 
-from dataclasses import dataclass
+`OneProcess` is a training by itself; `TorchRanks` is one of the processes that torchrun started.
+Both have the same methods, so that nobody asks for the number.
+"""
+
+import datetime
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from ..launched import is_launched, rank
+from ..signals import StopRequest
+from .patience import patience
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+_VARIABLES = ("NCCL_ALGO", "NCCL_PROTO", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_NVLS_ENABLE")
 
 
-@dataclass(frozen=True)
+_ALL_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+"""The older name is deprecated from torch 2.13 on."""
+
+
+class RankError(RuntimeError):
+    """Another rank has ended, or does not answer; the message is one line."""
+
+
 class OneProcess:
-    """A training in a single process."""
+    """A training in a single process: every question has an answer of its own."""
 
-    rank: int = 0
-    size: int = 1
+    rank = local_rank = 0
+    size = 1
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes the record."""
         return self.rank == 0
+
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the first rank, on every rank; or the error that it raises."""
+        return work()
+
+    def same(self, facts: Mapping[str, Any], what: str = "") -> None:
+        """Check that `facts` are equal on every rank.
+
+        Raises:
+            ValueError: they differ; the message names them and the ranks.
+        """
+
+    def all_see(self, path: Path) -> None:
+        """Check that every rank sees the file `path`, which the first has written.
+
+        Raises:
+            ValueError: a rank does not.
+        """
+
+    def hear(self, stop: StopRequest) -> bool:
+        """Tell the others, before a step, of a signal or a failure here; whether there is a batch
+        for everyone."""
+        return not stop.failure
+
+    def signal(self, stop: StopRequest) -> int | None:
+        """The signal that asks all ranks to stop after this step."""
+        return stop.signal_number
+
+    def gather(self, value: T) -> list[T]:
+        """`value` of every rank, in their order."""
+        return [value]
+
+    def use(self, device: torch.device, backend: str) -> None:
+        """Choose how tensors on `device` travel.
+
+        Raises:
+            ValueError: the backend does not work with this device.
+        """
+        if backend == "nccl" and device.type != "cuda":
+            raise ValueError(
+                f"distributed.backend is nccl, which needs GPUs; the device is {device}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest records about the ranks."""
+        return {"num_ranks": 1, "num_nodes": 1, "backend": None}
+
+
+ONE_PROCESS = OneProcess()
+
+
+class TorchRanks(OneProcess):
+    """One of the processes that torchrun started.
+
+    Messages about the run travel by gloo; gradients by NCCL where each process has a GPU of its
+    own.
+    """
+
+    def __init__(self) -> None:
+        # Longer than the loader's patience, so that a rank without a batch can say so itself.
+        self._timeout = datetime.timedelta(seconds=2 * patience())
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=self._timeout)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        self._wire = CPU
+        self._tensors = dist.group.WORLD
+        self._backend = "gloo"
+        self._signal: int | None = None
+        me = (socket.gethostname(), os.getpid())
+        self._others: list[tuple[str, int]] = [me] * self.size
+        self._others = self.gather(me)
+
+    def first(self, work: Callable[[], T]) -> T:
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = work()
+            except (ValueError, OSError) as error:
+                outcome[1] = error
+        answer = [_sendable(outcome)]
+        self._collective(dist.broadcast_object_list, answer, src=0)
+        if not self.is_first:
+            outcome = answer[0]
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    def same(self, facts: Mapping[str, Any], what: str = "") -> None:
+        all_facts = self.gather(dict(facts))
+        for name in facts:
+            values = [each.get(name) for each in all_facts]
+            odd = [number for number, value in enumerate(values) if value != values[0]]
+            if odd:
+                host = self._others[odd[0]][0]
+                raise ValueError(
+                    f"{what}{name} of rank {odd[0]} (on {host}) differs from that of rank 0: "
+                    f"{str(values[odd[0]])[:40]} against {str(values[0])[:40]}; every rank needs "
+                    "the same checkout, data and environment"
+                )
+
+    def all_see(self, path: Path) -> None:
+        blind = [number for number, sees in enumerate(self.gather(path.exists())) if not sees]
+        if blind:
+            host = self._others[blind[0]][0]
+            raise ValueError(
+                f"rank {blind[0]} (on {host}) does not see {path}, which rank 0 has written; the "
+                "run's directory must be on a file system that all ranks share"
+            )
+
+    def hear(self, stop: StopRequest) -> bool:
+        news = torch.tensor([bool(stop.failure), stop.signal_number or 0])
+        self._collective(dist.all_reduce, news, op=dist.ReduceOp.MAX)
+        failed, number = news.tolist()
+        self._signal = number or None
+        if failed:
+            reasons = self.gather(stop.failure)
+            number, reason = next((n, text) for n, text in enumerate(reasons) if text)
+            stop.failure = f"rank {number}: {reason}"
+        return not failed
+
+    def signal(self, stop: StopRequest) -> int | None:
+        return self._signal
+
+    def gather(self, value: T) -> list[T]:
+        values: list[Any] = [None] * self.size
+        self._collective(dist.all_gather_object, values, value)
+        return values
+
+    def use(self, device: torch.device, backend: str) -> None:
+        super().use(device, backend)
+        own_gpu = device.type == "cuda" and self._local_size() <= torch.cuda.device_count()
+        if backend == "nccl" and not own_gpu:
+            raise ValueError(
+                f"distributed.backend is nccl, which needs a GPU for each process; "
+                f"{self._local_size()} share {torch.cuda.device_count()} here"
+            )
+        if own_gpu and backend != "gloo":
+            self._tensors = dist.new_group(backend="nccl", timeout=self._timeout)
+            self._wire, self._backend = device, "nccl"
+
+    def exchange(self, parts: list[torch.Tensor], counts: list[int]) -> torch.Tensor:
+        """Send `parts[r]` to each rank `r`; return what the ranks sent here, one after the other.
+
+        `counts` says how many bytes each of them sends. Only bytes travel, nothing is added on the
+        way, so that the backend has no say in the result.
+        """
+        message = torch.cat([part.view(torch.uint8) for part in parts]).to(self._wire)
+        inbox = torch.empty(sum(counts), dtype=torch.uint8, device=self._wire)
+        sizes = [part.numel() * part.element_size() for part in parts]
+        self._collective(dist.all_to_all_single, inbox, message, counts, sizes, group=self._tensors)
+        return inbox
+
+    def collect(self, part: torch.Tensor) -> torch.Tensor:
+        """The parts of all ranks, of equal size, one after the other, as bytes."""
+        own = part.view(torch.uint8).to(self._wire)
+        whole = torch.empty(own.numel() * self.size, dtype=torch.uint8, device=self._wire)
+        self._collective(_ALL_GATHER, whole, own, group=self._tensors)
+        return whole
+
+    def describe(self) -> dict[str, Any]:
+        gpu = torch.cuda.get_device_name() if self._wire.type == "cuda" else None
+        version = ".".join(map(str, torch.cuda.nccl.version())) if self._backend == "nccl" else None
+        return {
+            "num_ranks": self.size,
+            "num_nodes": len({host for host, _ in self._others}),
+            "backend": self._backend,
+            "nccl": version,
+            "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+            "gpus_by_rank": self.gather(gpu),
+        }
+
+    def _local_size(self) -> int:
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+
+    def _collective(self, call: Callable[..., Any], *arguments: Any, **how: Any) -> None:
+        try:
+            call(*arguments, **how)
+        except RuntimeError as error:  # every error of torch.distributed
+            raise RankError(self._lost() or f"the ranks lost each other: {_short(error)}") from None
+
+    def _lost(self) -> str:
+        """Which rank on this machine has ended; empty if none is known to."""
+        host = self._others[self.rank][0]
+        for number, (where, process) in enumerate(self._others):
+            if where == host and _has_ended(process):
+                return f"rank {number} (process {process} on {host}) ended before the others"
+        return ""
+
+
+def connect() -> OneProcess:
+    """The ranks of this process; the first call waits for all the others.
+
+    Raises:
+        RankError: they do not come.
+    """
+    global _ranks
+    if _ranks is None:
+        _ranks = _connected() if is_launched() else ONE_PROCESS
+    return _ranks
+
+
+_ranks: OneProcess | None = None
+
+
+def _connected() -> OneProcess:
+    try:
+        return TorchRanks()
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, (RankError, ValueError)) and not isinstance(error, dist.DistError):
+            raise
+        raise RankError(f"rank {rank()} does not reach the others: {_short(error)}") from None
+
+
+def _sendable(outcome: list[Any]) -> list[Any]:
+    # An error may hold what cannot be sent; its class and text can.
+    if outcome[1] is None:
+        return outcome
+    kind = ValueError if isinstance(outcome[1], ValueError) else OSError
+    return [None, kind(*outcome[1].args) if kind is OSError else kind(str(outcome[1]))]
+
+
+def _has_ended(process: int) -> bool:
+    """Whether a process of this machine is gone, or waits to be collected by its parent."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return Path("/proc/self").exists()
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

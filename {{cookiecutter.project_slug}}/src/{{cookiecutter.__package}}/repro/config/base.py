@@ -82,6 +82,20 @@ class Determinism(Section):
     """Fill fresh tensors with NaN, so that reading one unwritten shows; costs up to 13 %."""
 
 
+class Distributed(Section):
+    gradients: Literal["invariant", "ordered"] = "invariant"
+    """`invariant`: the same bits on any number of processes, up to `num_pieces` of them.
+    `ordered`: each process computes its share of the batch in one piece; plain speed, and other
+    bits for another number of processes.
+    """
+    num_pieces: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Equal pieces of every batch, computed one by one and added in a fixed order: another number
+    gives other bits. The largest number of processes, for `invariant`.
+    """
+    backend: Annotated[Literal["auto", "gloo", "nccl"], Inert] = "auto"
+    """How gradients travel; `auto` is NCCL where every process has a GPU of its own, else gloo."""
+
+
 def inert_keys(config: type[Section], prefix: str = "") -> Iterator[str]:
     """Dotted names of the keys, or sections of keys, that are marked `Inert`."""
     for name, entry in config.model_fields.items():

@@ -1,14 +1,19 @@
 """The keys that every run has, whatever its task."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator
 
-from .base import MAX_SEED, Determinism, Inert, Paths, Record, Section, Tracking
+from .base import MAX_SEED, Determinism, Distributed, Inert, Paths, Record, Section, Tracking
 from .load import load_config
+
+
+def complete(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recorded configuration with the sections that older versions of the template lack."""
+    return {"distributed": Distributed().model_dump(mode="json"), **config}
 
 
 class RunConfig(Section):
@@ -26,6 +31,8 @@ class RunConfig(Section):
     """Checkpoints."""
     determinism: Determinism = Determinism()
     """What makes libraries repeat themselves."""
+    distributed: Distributed = Distributed()
+    """How processes share a batch (`torchrun`); a single one computes the same pieces."""
 
     @classmethod
     def load(

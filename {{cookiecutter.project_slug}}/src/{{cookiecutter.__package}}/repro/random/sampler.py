@@ -60,11 +60,12 @@ class BatchSampler:
     incomplete last batch of an epoch is dropped; which samples it contains varies by epoch.
     With `accumulate`, each step's batch comes in that many parts of equal size.
 
-    Each of `world_size` ranks yields its own slice of every part: `batch_size` counts the samples
-    of all ranks, whose slices in order are exactly what a single process would yield.
+    Every part is cut into `num_pieces` equal pieces. Each rank yields its own `pieces`, which are
+    neighbours: `batch_size` counts the samples of all ranks, whose slices in order are exactly what
+    a single process would yield.
 
     Raises:
-        ValueError: the batch size does not fit the data, the parts or the ranks; or not exactly
+        ValueError: the batch size does not fit the data, the parts or the pieces; or not exactly
             one of `num_epochs` and `num_steps` is given.
     """
 
@@ -78,28 +79,28 @@ class BatchSampler:
         num_steps: int | None = None,
         start: int = 0,
         accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
+        pieces: range = range(1),
+        num_pieces: int = 1,
     ) -> None:
         if not 1 <= batch_size <= num_samples:
             raise ValueError(
                 f"global_batch_size must be at least 1 and at most {num_samples}, the number of "
                 f"training samples; got {batch_size}"
             )
-        if accumulate < 1 or batch_size % (accumulate * world_size):
+        if accumulate < 1 or batch_size % (accumulate * num_pieces):
             raise ValueError(
-                "global_batch_size must be a multiple of accumulate times the number of ranks, "
-                f"{accumulate} x {world_size}; got {batch_size}"
+                "global_batch_size must be a multiple of accumulate times the number of pieces "
+                f"(distributed.num_pieces), {accumulate} x {num_pieces}; got {batch_size}"
             )
         if (num_epochs is None) == (num_steps is None):
             raise ValueError("a training has either num_epochs or num_steps; give one of them")
-        assert 0 <= rank < world_size, (rank, world_size)
+        assert 0 <= pieces.start < pieces.stop <= num_pieces, (pieces, num_pieces)
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.accumulate = accumulate
-        share = batch_size // accumulate // world_size
-        parts = range(rank * share, batch_size, share * world_size)
-        self.shards = [slice(begin, begin + share) for begin in parts]
+        piece = batch_size // accumulate // num_pieces
+        parts = range(pieces.start * piece, batch_size, piece * num_pieces)
+        self.shards = [slice(begin, begin + len(pieces) * piece) for begin in parts]
         self.seed = seed
         self.start = start
         self.steps_per_epoch = num_samples // batch_size

@@ -9,7 +9,7 @@ from ..backend.device import describe_accelerator
 from ..backend.seeding import read_determinism
 from ..config.base import is_inert
 from ..config.load import config_sha256, flatten, to_dict
-from ..config.run_config import RunConfig
+from ..config.run_config import RunConfig, complete
 from ..files import MANIFEST, PROJECT, find_project_root
 from .dvc import changed_data, describe_dvc
 from .manifest import (
@@ -28,13 +28,15 @@ def describe_run(
     run_dir: Path,
     config: RunConfig,
     data: Mapping[str, Any],
+    ranks: Mapping[str, Any],
     *,
     inert: tuple[str, ...],
     start: int,
     num_steps: int,
     allow_changes: bool,
 ) -> dict[str, Any]:
-    """Build the manifest of a run that is about to start, or extend that of one to be resumed.
+    """Build the manifest of a run that is about to start, or extend that of one to be resumed;
+    `ranks` are the facts about the processes that share it.
 
     Nothing is written, so that a refused run leaves the record untouched.
 
@@ -56,6 +58,7 @@ def describe_run(
         "data": {**data, "dvc": pinned} if pinned else dict(data),
     }
     digest = config_sha256(facts["config"])
+    hardware = {**describe_hardware(describe_accelerator()), "ranks": dict(ranks)}
     if facts["code"]["commit"] is None:
         _log.warning(
             "warning: this run names no commit, so nobody can go back to its code: git init, "
@@ -63,7 +66,7 @@ def describe_run(
         )
     if (run_dir / MANIFEST).exists():
         manifest = read_manifest(run_dir)
-        changes = changes_between(manifest, facts, inert)
+        changes = [*changes_between(manifest, facts, inert), *_other_ranks(manifest, ranks)]
         if changes and not allow_changes:
             raise ValueError(
                 f"{run_dir} began with something else: {'; '.join(changes)}; "
@@ -78,7 +81,7 @@ def describe_run(
             "command": command_line(),
             "changes": changes,
             "environment": describe_environment(root),
-            "hardware": describe_hardware(describe_accelerator()),
+            "hardware": hardware,
             "determinism": read_determinism(),
         }
         earlier = manifest.get("resumes")
@@ -95,7 +98,7 @@ def describe_run(
         **facts,
         "config_sha256": digest,
         "environment": describe_environment(root),
-        "hardware": describe_hardware(describe_accelerator()),
+        "hardware": hardware,
         "determinism": read_determinism(),
         "results": {
             "metrics": {},
@@ -106,6 +109,35 @@ def describe_run(
             "completed": False,
         },
     }
+
+
+def seen_by_all(run_dir: Path, config: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same for all processes of a run."""
+    root = find_project_root()
+    code, environment = describe_code(root, leave_out=run_dir), describe_environment(root)
+    return {
+        "config": config_sha256(to_dict(config)),
+        "code": config_sha256(code),
+        "data": data["sha256"],
+        "lock": environment["lock_sha256"],
+        "torch": environment["packages"].get("torch"),
+        "Python": environment["python"],
+        "determinism": config_sha256(read_determinism()),
+    }
+
+
+def _other_ranks(manifest: Mapping[str, Any], ranks: Mapping[str, Any]) -> list[str]:
+    """Another number of processes, if the bits depend on it."""
+    before, now = num_ranks(manifest), ranks["num_ranks"]
+    if before == now or complete(manifest["config"])["distributed"]["gradients"] != "ordered":
+        return []
+    return [f"the number of ranks was {before}, now {now}, and distributed.gradients is ordered"]
+
+
+def num_ranks(manifest: Mapping[str, Any]) -> int:
+    """How many processes shared a run when it began, or was resumed last."""
+    last = [manifest, *manifest.get("resumes", [])][-1]
+    return last["hardware"].get("ranks", {}).get("num_ranks", 1)
 
 
 def needed_for_equal_bits(manifest: dict[str, Any] | None = None) -> list[Any]:
@@ -119,7 +151,8 @@ def needed_for_equal_bits(manifest: dict[str, Any] | None = None) -> list[Any]:
     else:
         last = [manifest, *manifest.get("resumes", [])][-1]
         environment, gpus = last["environment"], last["hardware"]["gpus"]
-    return [environment["lock_sha256"], environment["packages"].get("torch"), gpus]
+    # Their models, not their number: a run uses one for each of its processes.
+    return [environment["lock_sha256"], environment["packages"].get("torch"), sorted({*gpus})]
 
 
 def changes_between(
@@ -129,7 +162,10 @@ def changes_between(
     change the result."""
     changes = []
     for layer in ("config", "code", "data"):
-        before, after = flatten(manifest[layer]), flatten(facts[layer])
+        before, after = (
+            flatten(complete(each[layer]) if layer == "config" else each[layer])
+            for each in (manifest, facts)
+        )
         changes += [
             f"{layer} {key} was {_short(before.get(key))}, now {_short(after.get(key))}"
             for key in sorted(before.keys() | after.keys())

@@ -2,35 +2,47 @@
 
 A dozen methods cover everything but the mathematics: the run directory and its lock, seeds,
 batches in a fixed order, state that is saved, restored and hashed, logs, periodic checkpoints,
-stop signals, tracking, progress, and the manifest.
+stop signals, tracking, progress, and the manifest. Where torchrun started several processes, each
+has a `Run` of its own: all compute, the first keeps the record, and the methods are the same.
 """
 
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from ..backend.device import CPU, move, resolve_device
+from ..backend.gradients import WholeBatch, gradients_for, num_pieces
 from ..backend.loader import Batches
 from ..backend.patience import take
-from ..backend.ranks import OneProcess
+from ..backend.pieces import share
+from ..backend.ranks import connect
 from ..backend.seeding import seed_stream, set_seed
-from ..backend.state import CLOCK, Stateful, capture, restore, to_number, weights_file
+from ..backend.state import (
+    CLOCK,
+    Stateful,
+    capture,
+    digest,
+    from_file,
+    restore,
+    to_number,
+    weights_file,
+)
 from ..config.base import inert_keys
 from ..config.load import as_config, to_yaml
 from ..config.run_config import RunConfig
 from ..env import resolve
-from ..files import CHECKPOINTS, CONFIG, WEIGHTS, write_whole
+from ..files import CHECKPOINTS, CONFIG, MANIFEST, WEIGHTS, checkpoint_path, write_whole
 from ..random.sampler import BatchSampler
 from ..random.streams import SampleStreams
 from ..signals import CTRL_C, Interrupted, StopRequest
-from ..tracking.tracker import build_tracker
+from ..tracking.tracker import NullTracker, build_tracker
 from .checkpoint import load_latest, save_checkpoint
-from .description import describe_run
+from .description import describe_run, seen_by_all
 from .directory import check_run_dir, new_run_id, only_writer
 from .logs import Number, Recorder, Step, logs_until, plain
 from .manifest import sha256, write_manifest
@@ -40,6 +52,9 @@ from .progress import Progress
 _log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=RunConfig)
+M = TypeVar("M")
+Item = TypeVar("Item")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,9 @@ class Run(Generic[C]):
     Entering the context locks the directory, sets every determinism switch and seeds all libraries.
 
     Raises:
-        ValueError: the configuration or the run directory cannot be used.
+        ValueError: the configuration or the run directory cannot be used, or there are more
+            processes than pieces of a batch.
+        RankError: another process ended, or is not there.
     """
 
     def __init__(
@@ -85,23 +102,36 @@ class Run(Generic[C]):
     ) -> None:
         self.config: C = as_config(config_class, config)
         paths, tracking = resolve(self.config, os.environ)
-        self.dir = Path(run_dir or Path(paths.output_dir) / new_run_id(self.config))
         self.data_dir = Path(paths.data_dir)
         self._inert = tuple(inert_keys(config_class))
         self._resume, self._allow_changes, self._stop_at = resume, allow_changes, stop_at
-        check_run_dir(self.dir, resume=resume)
-        self._tracker = build_tracker(tracking.mlflow_uri, self.dir)
+        self._ranks = connect()
+        self._num_pieces = num_pieces(self.config.distributed, self._ranks)
+
+        def claim() -> Path:
+            folder = Path(run_dir or Path(paths.output_dir) / new_run_id(self.config))
+            check_run_dir(folder, resume=resume)
+            return folder
+
+        self.dir = self._ranks.first(claim)
+        self._tracker = NullTracker()
+        if self._ranks.is_first:
+            self._tracker = build_tracker(tracking.mlflow_uri, self.dir)
         self._open = ExitStack()
-        self._ranks = OneProcess()
         self._device = CPU
         self._batches: Batches | None = None
+        self._gradients: WholeBatch | None = None
+        self._placed: list[Any] = []
+        self._stream: tuple[str | int, ...] = ()
+        """Purpose and coordinates of the last `seed` in this step; pieces derive theirs from it."""
+        self._piece: tuple[int, ...] = ()
         self._objects: dict[str, Stateful] = {}
         self._recorder: Recorder | None = None
         self._manifest: dict[str, Any] = {}
         self._state: dict[str, Any] | None = None
         self._best: dict[str, Any] = {"step": 0}
         self._row: dict[str, Number] = {}
-        self._done = 0
+        self._done = self._loops = 0
         self._stepping = False
         self._open_step: int | None = None
         """The step of the current loop iteration, counted from 0."""
@@ -110,11 +140,11 @@ class Run(Generic[C]):
     def __enter__(self) -> Self:
         CTRL_C.heed()  # pressed while the task's libraries were imported, which may swallow it
         with ExitStack() as opened:
-            opened.enter_context(only_writer(self.dir))
+            self._ranks.first(lambda: opened.enter_context(only_writer(self.dir)))
             opened.enter_context(self._tracker)
             set_seed(self.config.seed, self.config.determinism)
             CTRL_C.heed()  # this imports parts of the framework
-            self._state = load_latest(self.dir / CHECKPOINTS) if self._resume else None
+            self._state = self._load() if self._resume else None
             if self._state:
                 self._done, self._best = self._state["step"], self._state["best"]
             self._open = opened.pop_all()
@@ -122,6 +152,18 @@ class Run(Generic[C]):
 
     def __exit__(self, *exception: Any) -> bool | None:
         return self._open.__exit__(*exception)
+
+    def _load(self) -> dict[str, Any] | None:
+        found: list[dict[str, Any]] = []
+
+        def load() -> int | None:
+            found.extend(filter(None, [load_latest(self.dir / CHECKPOINTS)]))
+            return found[0]["step"] if found else None
+
+        step = self._ranks.first(load)
+        if step is None or found:
+            return found[0] if found else None
+        return from_file(checkpoint_path(self.dir / CHECKPOINTS, step))
 
     # --- before the start ---------------------------------------------------------------------
 
@@ -131,14 +173,29 @@ class Run(Generic[C]):
         Raises:
             ValueError: `cuda` was requested but is not available.
         """
-        self._device = resolve_device(device)
+        self._device = resolve_device(device, self._ranks.local_rank)
+        self._ranks.use(self._device, self.config.distributed.backend)
         return self._device
+
+    @property
+    def device(self) -> Any:
+        """The device that `use` has selected; the CPU before."""
+        return self._device
+
+    def place(self, module: M) -> M:
+        """Move a module to the device; its gradients are those of the whole batch (`pieces`)."""
+        if self._recorder is not None:
+            raise ValueError("run.place comes before run.start")
+        self._placed.append(module.to(self._device))
+        return module
 
     def seed(self, purpose: str, *coordinates: str | int) -> None:
         """Reseed the global random generators: the numbers drawn next depend on the seed, `purpose`
-        and `coordinates` only, not on what was drawn before.
+        and `coordinates` only, not on what was drawn before. In a step, each piece of the batch
+        draws from a stream of its own, derived from this one.
         """
-        seed_stream(self.config.seed, purpose, *coordinates)
+        self._stream = (purpose, *coordinates)
+        seed_stream(self.config.seed, *self._stream, *self._piece)
 
     def streams(self, purpose: str) -> SampleStreams:
         """Generators for each (epoch, index) of a data set: `streams("augment")(epoch, index)`."""
@@ -168,8 +225,9 @@ class Run(Generic[C]):
             raise ValueError("run.batches was called twice; join the data sets in one")
         length = {"num_epochs": num_epochs, "num_steps": num_steps}
         how = {"seed": self.config.seed, "start": self._done, "accumulate": accumulate}
-        ranks = {"rank": self._ranks.rank, "world_size": self._ranks.size}
-        sampler = BatchSampler(len(dataset), global_batch_size, **length, **how, **ranks)
+        mine = share(self._num_pieces, self._ranks.rank, self._ranks.size)
+        pieces = {"pieces": mine, "num_pieces": self._num_pieces}
+        sampler = BatchSampler(len(dataset), global_batch_size, **length, **how, **pieces)
         self._batches = Batches(dataset, sampler, num_workers, prefetch_factor)
         return self._batches
 
@@ -193,24 +251,42 @@ class Run(Generic[C]):
         if "dvc" in data:
             raise ValueError("the description of the data has a dvc; that name is the record's own")
         self._objects = objects
-        self._manifest = describe_run(
-            self.dir,
-            self.config,
-            data,
-            inert=self._inert,
-            start=self._done,
-            num_steps=self._batches.num_steps,
-            allow_changes=self._allow_changes,
+        self._gradients = gradients_for(self._num_pieces, self._batches.accumulate, self._ranks)
+        for module in self._placed:
+            self._gradients.place(module)
+        ranks = {**self._ranks.describe(), "num_pieces": self._num_pieces}
+        if self._ranks.size > 1:
+            self._ranks.same(seen_by_all(self.dir, self.config, data))
+        self._manifest = self._ranks.first(
+            lambda: describe_run(
+                self.dir,
+                self.config,
+                data,
+                ranks,
+                inert=self._inert,
+                start=self._done,
+                num_steps=self._batches.num_steps,
+                allow_changes=self._allow_changes,
+            )
         )
         if self._state:
             restore(self._state, objects)
+        if self._ranks.size > 1:
+            self._ranks.same({"state": digest(capture(objects))}, "the initial ")
+        self._ranks.first(self._start_record)
+        self._ranks.all_see(self.dir / MANIFEST)
+        if self._recorder is None:
+            self._recorder = Recorder(self.dir, resume_step=self._done, writes=False)
+        self._tracker.start()
+        progress = Progress(self._batches.num_steps, start=self._done, shown=self._ranks.is_first)
+        self._progress = self._open.enter_context(progress)
+
+    def _start_record(self) -> None:
+        if self._state:
             logs_until(self.dir, self._done, self._state["logs"])  # the last check that may fail
         write_whole(self.dir / CONFIG, to_yaml(self._manifest["config"]))
         write_manifest(self.dir, self._manifest)
         self._recorder = self._open.enter_context(Recorder(self.dir, resume_step=self._done))
-        self._tracker.start()
-        progress = Progress(self._batches.num_steps, start=self._done)
-        self._progress = self._open.enter_context(progress)
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -235,16 +311,63 @@ class Run(Generic[C]):
             parts = take(batches, stop)
             for step in range(first, batches.num_steps):
                 batch = [part for _, part in zip(range(batches.accumulate), parts, strict=False)]
-                if len(batch) < batches.accumulate:
+                if not self._ranks.hear(stop):
                     break
                 batch = [move(part, self._device) for part in batch]
                 self._open_step, self._logged, self._is_best = step, False, False
+                self._stream, self._loops = ("step", step), 0
                 yield step, batch if batches.accumulate > 1 else batch[0]
                 self._close_step(stop)
         if stop.failure:  # no batch arrived
             if self._done > first:
                 self._save()
             raise Interrupted(self.dir, self._done, reason=stop.failure)
+
+    def pieces(self, batch: Any) -> Iterator[Any]:
+        """Yield the pieces of a batch to be computed here, one after the other.
+
+        Call `backward` once for each. After the loop, the gradients of the modules that were placed
+        are those of the whole batch, on every rank.
+
+        Raises:
+            ValueError: `backward` was not called, or the batch holds what cannot be cut.
+        """
+        step = self._now("pieces")
+        accumulate, loop = self._batches.accumulate, self._loops
+        stream = (*self._stream, *([loop] if loop else []))
+        self._loops += 1
+
+        def seed(piece: int) -> None:
+            self._piece = (piece,)
+            seed_stream(self.config.seed, *stream, piece)
+
+        try:
+            yield from self._gradients.cut(batch if accumulate > 1 else [batch], seed)
+        finally:
+            self._piece = ()
+        assert step == self._open_step
+
+    def backward(self, loss: Any, *, scaler: Any = None) -> None:
+        """Compute the gradients of the mean loss of a piece, by its share of the batch; `scaler` is
+        torch's gradient scaler, if there is one."""
+        self._gradients.backward(loss, scaler)
+
+    @property
+    def loss(self) -> Any:
+        """The mean loss of the batch, after the loop over its pieces."""
+        self._now("loss")
+        return self._gradients.loss()
+
+    def spread(self, function: Callable[[Item], T], items: Iterable[Item]) -> list[T]:
+        """`function` of each item, in their order, on every rank; the ranks share the work.
+
+        For an evaluation: what the function returns (numbers, tensors in CPU memory) is sent to all
+        ranks, and must not depend on the items before.
+        """
+        items, ranks = list(items), self._ranks
+        mine = [function(item) for item in items[ranks.rank :: ranks.size]]
+        shares = [iter(each) for each in ranks.gather(mine)]
+        return [next(shares[number % ranks.size]) for number in range(len(items))]
 
     def log_step(self, **numbers: Any) -> None:
         """Record numbers of this step, exactly, in `steps.jsonl`; use the same names at every step.
@@ -307,19 +430,34 @@ class Run(Generic[C]):
             raise ValueError(f"step {done} was not logged; call run.log_step once in every turn")
         self._done, self._open_step = done, None
         self._progress.step()
+        if self._num_pieces > 1 and not self._gradients.whole:
+            raise ValueError(
+                f"distributed.num_pieces is {self._num_pieces}, but the loop does not compute a "
+                "batch by its pieces: for … in run.pieces(batch), to its end (docs/distributed.md)"
+            )
+        self._gradients.whole = False
         num_steps, record = self._batches.num_steps, self.config.record
-        stopping = stop.requested or done == self._stop_at
+        signal_number = self._ranks.signal(stop)
+        stopping = signal_number is not None or done == self._stop_at
         due = done % record.checkpoint_every == 0 or done == num_steps
         if due or self._is_best or stopping:
             self._save()
         if stopping and done < num_steps:
-            raise Interrupted(self.dir, done, stop.signal_number)
+            raise Interrupted(self.dir, done, signal_number)
 
     def _save(self) -> None:
         logs = self._recorder.sync()
         self._state = capture(self._objects, step=self._done, best=self._best, logs=logs)
-        keep = self.config.record.keep_checkpoints
-        save_checkpoint(self.dir / CHECKPOINTS, self._state, keep=keep)
+        if self._ranks.size > 1:
+            self._ranks.same({"state": digest(self._state)}, f"after step {self._done}, the ")
+        keep, folder = self.config.record.keep_checkpoints, self.dir / CHECKPOINTS
+        self._ranks.first(lambda: save_checkpoint(folder, self._state, keep=keep))
+
+    def write_file(self, name: str, content: str | bytes) -> Path:
+        """Write a file into the run's directory, once, however many ranks there are."""
+        path = self.dir / name
+        self._ranks.first(lambda: write_whole(path, content))
+        return path
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -342,7 +480,6 @@ class Run(Generic[C]):
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         _log.info("%s", shown)
         content = weights_file(self._objects if weights is None else {"model": weights})
-        write_whole(self.dir / WEIGHTS, content)
         results = {
             **self._manifest["results"],
             "metrics": {n: None if n in diverged else value for n, value in values.items()},
@@ -351,8 +488,13 @@ class Run(Generic[C]):
             "logs": self._state["logs"],
             "completed": True,
         }
-        write_manifest(self.dir, {**self._manifest, "results": results})
-        try_to_plot(self.dir)
+
+        def write() -> None:
+            write_whole(self.dir / WEIGHTS, content)
+            write_manifest(self.dir, {**self._manifest, "results": results})
+            try_to_plot(self.dir)
+
+        self._ranks.first(write)
         return Result(values, results["weights_sha256"], self.dir)
 
 

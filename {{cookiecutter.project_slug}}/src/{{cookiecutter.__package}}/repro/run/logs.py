@@ -45,21 +45,25 @@ class Step:
 
 
 class Recorder:
-    """Appends to the logs of a run; on resume, lines after the checkpoint are cut off."""
+    """Appends to the logs of a run; on resume, lines after the checkpoint are cut off.
 
-    def __init__(self, run_dir: Path, *, resume_step: int = 0) -> None:
-        self._metrics_path = run_dir / METRICS
+    With `writes=False` it only keeps the same account, as the ranks do that write no record.
+    """
+
+    def __init__(self, run_dir: Path, *, resume_step: int = 0, writes: bool = True) -> None:
+        self._metrics_path = run_dir / METRICS if writes else None
         texts = logs_until(run_dir, resume_step)
-        for name, text in texts.items():
+        for name, text in texts.items() if writes else ():
             write_whole(run_dir / name, text)
         self._digests = {name: hashlib.sha256(text.encode()) for name, text in texts.items()}
         steps = read_steps(run_dir / STEPS)
-        rows = read_metrics(self._metrics_path)
+        rows = read_metrics(run_dir / METRICS)
         self._names = tuple(steps[0].numbers) if steps else ()
         self._columns = tuple(rows[0]) if rows else ()
         seen = int(rows[-1]["step"]) if rows else 0
         self._since_row = [step.numbers for step in steps[seen:]]
-        self._file: IO[bytes] = (run_dir / STEPS).open("ab")
+        self._no_row = not texts[METRICS]
+        self._file: IO[bytes] | None = (run_dir / STEPS).open("ab") if writes else None
 
     def step(self, step: Step) -> None:
         """Append one line, flushed to the operating system, so that a kill loses nothing.
@@ -73,8 +77,9 @@ class Recorder:
             numbers = {name: numbers[name] for name in self._names}
         step = Step(step.step, step.epoch, numbers)
         line = f"{step.to_json()}\n".encode()
-        self._file.write(line)
-        self._file.flush()
+        if self._file:
+            self._file.write(line)
+            self._file.flush()
         self._digests[STEPS].update(line)
         self._since_row.append(step.numbers)
 
@@ -97,11 +102,13 @@ class Recorder:
             raise ValueError(f"{taken[0]} is the mean of the steps' numbers; take another name")
         row = {"epoch": epoch, "step": step, **means, **plain(metrics)}
         self._columns = _same_names(self._columns, row, f"the row after step {step}")
-        lines = [] if self._metrics_path.stat().st_size else [",".join(self._columns)]
+        lines = [",".join(self._columns)] if self._no_row else []
         lines.append(",".join(repr(row[column]) for column in self._columns))
         text = "".join(f"{line}\n" for line in lines)
-        with self._metrics_path.open("a", newline="", encoding="utf-8") as file:
-            file.write(text)
+        self._no_row = False
+        if self._metrics_path:
+            with self._metrics_path.open("a", newline="", encoding="utf-8") as file:
+                file.write(text)
         self._digests[METRICS].update(text.encode())
         self._since_row = []
         return row
@@ -109,16 +116,18 @@ class Recorder:
     def sync(self) -> dict[str, str]:
         """Flush both logs to disk. Call this before saving a checkpoint: a log must never end
         before the step that its checkpoint claims. Returns the sha256 of each log by its name."""
-        os.fsync(self._file.fileno())
-        with self._metrics_path.open("rb") as file:
-            os.fsync(file.fileno())
+        if self._file:
+            os.fsync(self._file.fileno())
+            with self._metrics_path.open("rb") as file:
+                os.fsync(file.fileno())
         return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def plain(numbers: Mapping[str, Any], *, known: tuple[str, ...] = ()) -> dict[str, Number]:

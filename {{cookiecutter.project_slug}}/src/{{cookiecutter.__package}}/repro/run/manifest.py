@@ -37,7 +37,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "code": ("commit", "dirty", "diff_sha256", "files", "machinery", "template"),
     "data": ("name", "num_samples", "sha256", "*"),
     "environment": ("python", "platform", "packages", "lock_sha256"),
-    "hardware": ("cpu", "isa", "num_cores", "gpus", "driver", "cuda", "cudnn"),
+    "hardware": ("cpu", "isa", "num_cores", "gpus", "driver", "cuda", "cudnn", "*"),
     "determinism": ("*",),
     "results": ("metrics", "best", "weights_sha256", "logs", "num_steps", "completed"),
 }

@@ -14,13 +14,13 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Shows how far a run has got; `row` reports a row of its table."""
+    """Shows how far a run has got, if `shown`; `row` reports a row of its table."""
 
-    def __init__(self, num_steps: int, *, start: int = 0) -> None:
+    def __init__(self, num_steps: int, *, start: int = 0, shown: bool = True) -> None:
         self._total = num_steps
         in_notebook = "ipykernel" in sys.modules
         # In a log file a bar would leave a line for each refresh.
-        self._shown = in_notebook or sys.stderr.isatty()
+        self._shown = shown and (in_notebook or sys.stderr.isatty())
         self._bar = tqdm(
             total=num_steps, initial=start, unit="step", disable=not self._shown, dynamic_ncols=True
         )

@@ -28,7 +28,7 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
     # Opening a run locks its directory, sets every determinism switch and seeds all libraries.
     with Run(Config, config, **how) as run:
         training = run.config.training
-        device = run.use(training.device)
+        run.use(training.device)
 
         # --- data -----------------------------------------------------------------------------
         data = load_data(run.config.data, run.data_dir)
@@ -43,7 +43,7 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
         # --- model and optimizer --------------------------------------------------------------
         run.seed("init")
         shape = {"num_classes": data.num_classes, "mean": data.mean, "std": data.std}
-        model = build_model(run.config.model, **shape).to(device)
+        model = run.place(build_model(run.config.model, **shape))
         optimizer = build_optimizer(model, training)
 
         # --- start or resume: whatever is named here is saved, restored and checked -----------
@@ -51,43 +51,49 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
 
         # --- loop: after each turn the run saves a checkpoint if one is due, and may stop -----
         model.train()
-        for step, (images, labels) in run.steps(batches):
+        for step, batch in run.steps(batches):
             run.seed("dropout", step)
             lr = learning_rate(step, batches.steps_per_epoch, batches.num_steps, training)
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            loss = F.cross_entropy(model(images), labels, label_smoothing=training.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for images, labels in run.pieces(batch):
+                logits = model(images)
+                run.backward(
+                    F.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
+                )
             grad_norm = clip_grad_norm_(model.parameters(), training.max_grad_norm)
             optimizer.step()
-            run.log_step(loss=loss, grad_norm=grad_norm)
+            run.log_step(loss=run.loss, grad_norm=grad_norm)
 
             if batches.ends_epoch(step):
                 run.seed("eval", "val", step + 1)
-                val_loss, accuracy = evaluate(model, data.val, training.global_batch_size, device)
+                val_loss, accuracy = evaluate(run, model, data.val)
                 run.log_metrics(learning_rate=lr, val_loss=val_loss, val_accuracy=accuracy)
                 run.keep_best("val_accuracy", higher=True)
 
         # --- results --------------------------------------------------------------------------
         run.seed("eval", "test", batches.num_steps)
-        test_loss, accuracy = evaluate(model, data.test, training.global_batch_size, device)
+        test_loss, accuracy = evaluate(run, model, data.test)
         return run.finish({"test_loss": test_loss, "test_accuracy": accuracy})
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module, split: Split, batch_size: int, device: torch.device
-) -> tuple[float, float]:
+def evaluate(run: Run[Config], model: nn.Module, split: Split) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over a split, in order; draws no random number."""
-    model.eval()
+
+    def measure(part: slice) -> tuple[float, int]:
+        labels = torch.tensor(split.labels[part], device=run.device)
+        logits = model(torch.tensor(split.images[part], device=run.device))
+        correct = (logits.argmax(dim=1) == labels).sum()
+        return F.cross_entropy(logits, labels, reduction="sum").item(), int(correct)
+
+    size = run.config.training.global_batch_size
+    parts = [slice(begin, begin + size) for begin in range(0, len(split), size)]
     total_loss, num_correct = 0.0, 0
-    for begin in range(0, len(split), batch_size):
-        part = slice(begin, begin + batch_size)
-        labels = torch.tensor(split.labels[part], device=device)
-        logits = model(torch.tensor(split.images[part], device=device))
-        total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        num_correct += int((logits.argmax(dim=1) == labels).sum())
+    model.eval()
+    for loss, correct in run.spread(measure, parts):
+        total_loss, num_correct = total_loss + loss, num_correct + correct
     model.train()
     return total_loss / len(split), num_correct / len(split)
