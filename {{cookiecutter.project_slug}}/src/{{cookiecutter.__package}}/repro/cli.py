@@ -183,6 +183,9 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
         "--segments", type=_whole_number, metavar="N", help="only N stretches between checkpoints"
     )
     verify.add_argument("--seed", type=_whole_number, default=0, help="chooses the segments")
+    verify.add_argument(
+        "--ranks", type=_whole_number, metavar="N", help="processes; default: those of the run"
+    )
     verify.set_defaults(run=_verify)
 
     compare = commands.add_parser("compare", help="say where two runs part, and why")
@@ -329,7 +332,7 @@ def _verify(options: argparse.Namespace) -> int:
     from .proof.verify import verify
 
     run_dir = options.run_dir or _newest_run()
-    how = {"num_segments": options.segments, "seed": options.seed}
+    how = {"num_segments": options.segments, "seed": options.seed, "ranks": options.ranks}
     return verify(run_dir, options.config_class(), **how)
 
 

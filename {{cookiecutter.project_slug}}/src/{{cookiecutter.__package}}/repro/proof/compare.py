@@ -12,9 +12,10 @@ from typing import Any
 
 from ..config.base import is_inert
 from ..config.load import flatten
+from ..config.run_config import complete
 from ..files import METRICS, STEPS, WEIGHTS
 from ..run.logs import Step, read_metrics, read_steps
-from ..run.manifest import read_manifest, sha256
+from ..run.manifest import is_ordered, read_manifest, sha256
 
 KNOWN_CAUSES = (
     "threads that add in the order in which they finish: more than one thread, or code that starts"
@@ -184,7 +185,7 @@ def causes(
 ) -> Iterator[Cause]:
     """Every recorded fact that differs, layer by layer, except those that cannot matter."""
     for layer in LAYERS:
-        facts_a, facts_b = (_flat(manifest[layer], layer) for manifest in (a, b))
+        facts_a, facts_b = (_flat(_facts(manifest, layer), layer) for manifest in (a, b))
         # An upgrade of the template is listed before the files that it changed.
         names = sorted(facts_a.keys() | facts_b.keys(), key=lambda key: (key != "template", key))
         for key in names:
@@ -196,11 +197,23 @@ def causes(
         yield from _resumed_elsewhere(name, manifest)
 
 
+def _facts(manifest: Mapping[str, Any], layer: str) -> Any:
+    """What a manifest says of a layer, as one of the present version would."""
+    facts = manifest[layer]
+    if layer == "config":
+        return complete(facts)
+    if layer == "hardware" and not is_ordered(manifest):
+        # How many processes shared the pieces, and how these travelled, changes no bit.
+        return {name: fact for name, fact in facts.items() if name != "ranks"}
+    return facts
+
+
 def _resumed_elsewhere(name: str, manifest: Mapping[str, Any]) -> Iterator[Cause]:
     """What had changed between the start of a run and its resumes."""
     for resume in manifest.get("resumes") or []:
         for layer in ("environment", "hardware", "determinism"):
-            before, now = flatten(manifest[layer]), flatten(resume.get(layer) or {})
+            then = {**manifest, layer: resume.get(layer) or {}}
+            before, now = (flatten(_facts(each, layer)) for each in (manifest, then))
             for key in sorted(now):
                 if now[key] != before.get(key):
                     where = f"{key} (run {name}, resumed at step {resume.get('step')})"

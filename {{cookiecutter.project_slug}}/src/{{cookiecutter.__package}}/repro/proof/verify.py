@@ -30,7 +30,7 @@ from ..files import (
 from ..git import git
 from ..run.dvc import changed_data
 from ..run.logs import Step, logs_until, read_steps
-from ..run.manifest import is_under_git, read_manifest
+from ..run.manifest import is_ordered, is_under_git, num_ranks, read_manifest
 from .compare import Cause, Divergence, causes, compare_runs, explain, first_divergence
 from .html import write_html
 from .report import drawing, sentence
@@ -51,24 +51,34 @@ class Segment:
 
 
 def verify(
-    run_dir: Path, config_class: type[RunConfig], *, num_segments: int | None = None, seed: int = 0
+    run_dir: Path,
+    config_class: type[RunConfig],
+    *,
+    num_segments: int | None = None,
+    seed: int = 0,
+    ranks: int | None = None,
 ) -> int:
     """Print whether `run_dir` gives the same bits again, and write `verify.json` and `verify.html`.
 
     This executes the whole run, or `num_segments` segments between consecutive checkpoints, chosen
     by `seed`; segments cost the same however long the run was (Jia et al., "Proof-of-Learning",
-    IEEE S&P 2021). Returns 0 if everything is equal, else 1.
+    IEEE S&P 2021). `ranks` is the number of processes, by default that of the run. Returns 0 if
+    everything is equal, else 1.
 
     Raises:
         ValueError: the run is damaged or incomplete, or could not be executed.
     """
     manifest = _checked_manifest(run_dir, config_class, whole=num_segments is None)
     inert = tuple(inert_keys(config_class))
+    ranks = num_ranks(manifest) if ranks is None else ranks
+    if ranks < 1 or (ranks != num_ranks(manifest) and is_ordered(manifest)):
+        had = f"the run had {num_ranks(manifest)}, and distributed.gradients is ordered"
+        raise ValueError(f"verify with {ranks} ranks gives other bits: {had}")
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
         if num_segments is None:
-            segments, found = _whole(run_dir, manifest, Path(scratch), inert)
+            segments, found = _whole(run_dir, manifest, Path(scratch), inert, ranks)
         else:
-            how = {"num_segments": num_segments, "seed": seed, "inert": inert}
+            how = {"num_segments": num_segments, "seed": seed, "inert": inert, "ranks": ranks}
             segments, found = _segments(run_dir, manifest, Path(scratch), **how)
     identical = all(segment.identical for segment in segments)
     for segment in segments:
@@ -137,14 +147,14 @@ def _missing_commit(manifest: dict[str, Any]) -> str:
 
 
 def _whole(
-    run_dir: Path, manifest: dict[str, Any], scratch: Path, inert: tuple[str, ...]
+    run_dir: Path, manifest: dict[str, Any], scratch: Path, inert: tuple[str, ...], ranks: int
 ) -> tuple[list[Segment], list[Cause]]:
     config, again = scratch / CONFIG, scratch / "run"
     config.write_text(to_yaml(manifest["config"]), encoding="utf-8")
     _announce(run_dir, manifest)
     # Whoever recorded data other than git pins repeats the run with that data.
     allowed = ["--allow-changes"] if changed_data(manifest["data"].get("dvc", {})) else []
-    _execute("--config", config, "--run-dir", again, *allowed)
+    _execute(ranks, "--config", config, "--run-dir", again, *allowed)
     result = compare_runs(run_dir, again, inert)
     print(f"metrics: {json.dumps(read_manifest(again)['results']['metrics'])}")
     recorded, repeated = read_steps(run_dir / STEPS), read_steps(again / STEPS)
@@ -173,6 +183,7 @@ def _segments(
     num_segments: int,
     seed: int,
     inert: tuple[str, ...],
+    ranks: int,
 ) -> tuple[list[Segment], list[Cause]]:
     # Imported here: verifying a whole run leaves the framework to the training process.
     from ..backend.state import from_file
@@ -203,7 +214,7 @@ def _segments(
     segments, found = [], []
     for start, end in chosen:
         again = _prepare(run_dir, scratch / f"{start}-{end}", start)
-        _execute("--resume", again, "--allow-changes", "--stop-at", end)
+        _execute(ranks, "--resume", again, "--allow-changes", "--stop-at", end)
         ours, theirs = recorded[start:end], read_steps(again / STEPS)[start:]
         divergence = first_divergence(ours, theirs)
         digests = [
@@ -226,11 +237,16 @@ def _prepare(run_dir: Path, again: Path, start: int) -> Path:
     return again
 
 
-def _execute(*arguments: object) -> None:
+def _execute(ranks: int, *arguments: object) -> None:
     command = [sys.executable, "-m", PROJECT, "train", "--scratch", *map(str, arguments)]
+    environ = for_children()
+    if ranks > 1:
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        command[1:1] = ["-m", *torchrun]
+        environ["OMP_NUM_THREADS"] = "1"  # or torchrun says at length that it sets it
     # A verification is not an experiment, so it is not tracked.
     done = subprocess.run(
-        [*command, "tracking.mlflow_uri="], env=for_children(), stdout=subprocess.DEVNULL
+        [*command, "tracking.mlflow_uri="], env=environ, stdout=subprocess.DEVNULL
     )
     if done.returncode == BAD_INPUT:
         raise SystemExit(BAD_INPUT)  # the process has already printed why, in one line

@@ -18,6 +18,8 @@ from .manifest import (
     describe_code,
     describe_environment,
     describe_hardware,
+    is_ordered,
+    num_ranks,
     read_manifest,
 )
 
@@ -129,15 +131,9 @@ def seen_by_all(run_dir: Path, config: RunConfig, data: Mapping[str, Any]) -> di
 def _other_ranks(manifest: Mapping[str, Any], ranks: Mapping[str, Any]) -> list[str]:
     """Another number of processes, if the bits depend on it."""
     before, now = num_ranks(manifest), ranks["num_ranks"]
-    if before == now or complete(manifest["config"])["distributed"]["gradients"] != "ordered":
+    if before == now or not is_ordered(manifest):
         return []
     return [f"the number of ranks was {before}, now {now}, and distributed.gradients is ordered"]
-
-
-def num_ranks(manifest: Mapping[str, Any]) -> int:
-    """How many processes shared a run when it began, or was resumed last."""
-    last = [manifest, *manifest.get("resumes", [])][-1]
-    return last["hardware"].get("ranks", {}).get("num_ranks", 1)
 
 
 def needed_for_equal_bits(manifest: dict[str, Any] | None = None) -> list[Any]:

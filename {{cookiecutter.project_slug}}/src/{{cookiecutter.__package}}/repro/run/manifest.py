@@ -98,6 +98,17 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     return manifest
 
 
+def num_ranks(manifest: Mapping[str, Any]) -> int:
+    """How many processes shared a run when it began, or was resumed last."""
+    last = [manifest, *manifest.get("resumes", [])][-1]
+    return last["hardware"].get("ranks", {}).get("num_ranks", 1)
+
+
+def is_ordered(manifest: Mapping[str, Any]) -> bool:
+    """Whether the bits of a run depend on the number of its processes."""
+    return manifest["config"].get("distributed", {}).get("gradients") == "ordered"
+
+
 def _from_older(manifest: dict[str, Any]) -> None:
     """Upgrade an older manifest: before version 0.2.0 it did not name the template's version, and
     before 0.3.0 it listed the machinery's files together with the task's."""

@@ -43,7 +43,7 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
 
         # --- model, optimizer, and the average that is evaluated --------------------------------
         run.seed("init")
-        model = GPT(run.config.model).to(device)
+        model = run.place(GPT(run.config.model))
         optimizer = build_optimizer(model, training)
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.average_decay))
 
@@ -61,36 +61,37 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
                 group["lr"] = lr
 
             optimizer.zero_grad(set_to_none=True)
-            total = 0.0
-            for tokens in batch if training.accumulate > 1 else [batch]:
+            for tokens in run.pieces(batch):
                 with autocast:
                     logits = model(tokens[:, :-1])
-                loss = next_token_loss(logits, tokens[:, 1:]) / training.accumulate
-                loss.backward()
-                total += loss.item()
+                run.backward(next_token_loss(logits, tokens[:, 1:]))
             grad_norm = clip_grad_norm_(model.parameters(), training.max_grad_norm)
             optimizer.step()
             average.update_parameters(model)
-            run.log_step(loss=total, grad_norm=grad_norm)
+            run.log_step(loss=run.loss, grad_norm=grad_norm)
 
             if (step + 1) % training.eval_every == 0 or step + 1 == batches.num_steps:
-                val_loss = evaluate(average.module, sequences(data.val, context), device)
+                val_loss = evaluate(run, average.module, sequences(data.val, context))
                 run.log_metrics(learning_rate=lr, val_loss=val_loss)
                 run.keep_best("val_loss", higher=False)
 
         # --- results --------------------------------------------------------------------------
-        test_loss = evaluate(average.module, sequences(data.test, context), device)
+        test_loss = evaluate(run, average.module, sequences(data.test, context))
         run.seed("sample")
-        (run.dir / "sample.txt").write_bytes(sample(average.module, run.config.sample))
+        run.write_file("sample.txt", sample(average.module, run.config.sample))
         return run.finish({"test_loss": test_loss}, weights=average.module)
 
 
 @torch.no_grad()
-def evaluate(model: GPT, tokens: torch.Tensor, device: torch.device, batch_size: int = 64) -> float:
+def evaluate(run: Run[Config], model: GPT, tokens: torch.Tensor, batch_size: int = 64) -> float:
     """Mean loss over sequences int64 [N, context + 1], in order; draws no random number."""
-    model.eval()
+
+    def measure(part: torch.Tensor) -> float:
+        return next_token_loss(model(part[:, :-1]), part[:, 1:]).item() * len(part)
+
     total = 0.0
-    for part in tokens.to(device).split(batch_size):
-        total += next_token_loss(model(part[:, :-1]), part[:, 1:]).item() * len(part)
+    model.eval()
+    for loss in run.spread(measure, tokens.to(run.device).split(batch_size)):
+        total += loss
     model.train()
     return total / len(tokens)

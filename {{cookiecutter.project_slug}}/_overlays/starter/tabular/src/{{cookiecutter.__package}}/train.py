@@ -43,7 +43,7 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
         # --- model and optimizer --------------------------------------------------------------
         run.seed("init")
         shape = {"num_features": data.train.features.shape[1], "num_outputs": data.num_outputs}
-        model = build_model(run.config.model, **shape).to(device)
+        model = run.place(build_model(run.config.model, **shape))
         optimizer = build_optimizer(model, training)
 
         # --- start or resume: whatever is named here is saved, restored and checked -----------
@@ -51,18 +51,18 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
 
         # --- loop: after each turn the run saves a checkpoint if one is due, and may stop -----
         model.train()
-        for step, (features, targets) in run.steps(batches):
+        for step, batch in run.steps(batches):
             run.seed("dropout", step)
             lr = learning_rate(step, batches.steps_per_epoch, batches.num_steps, training)
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            loss = loss_function(data.task, model(features), targets)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for features, targets in run.pieces(batch):
+                run.backward(loss_function(data.task, model(features), targets))
             grad_norm = clip_grad_norm_(model.parameters(), training.max_grad_norm)
             optimizer.step()
-            run.log_step(loss=loss, grad_norm=grad_norm)
+            run.log_step(loss=run.loss, grad_norm=grad_norm)
 
             if batches.ends_epoch(step):
                 metrics = evaluate(model, data, data.val, device)

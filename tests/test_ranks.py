@@ -1,0 +1,309 @@
+"""Several processes under torchrun: the same bits for any number of them, whatever befalls one."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from functools import cache
+from pathlib import Path
+
+import lent
+import pytest
+from conftest import REAL_STACK, commit, free_port
+
+from tools import demo
+
+pytestmark = pytest.mark.real
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
+PIECES = "distributed.num_pieces=4"
+STARTERS = ("image_classification", "language_model")
+FILES = ("steps.jsonl", "metrics.csv", "model.safetensors")
+
+
+class Runs:
+    """A project of one starter, its reference run in a single process, and commands in it."""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        self.project, self.folder = project, folder
+        self.python = project / ".venv" / "bin" / "python"
+        self.environ = {**demo.environment(), "OMP_NUM_THREADS": "1"}
+        self.reference = folder / "reference"
+        self.smoke = ("train.py", "--config", "configs/smoke.yaml", PIECES)
+
+    def command(self, *arguments: object, ranks: int = 1, agent: tuple[str, ...] = ()) -> list[str]:
+        launcher = [*TORCHRUN, *agent, f"--nproc-per-node={ranks}"] if ranks > 1 else []
+        return [str(self.python), *launcher, *map(str, arguments)]
+
+    def run(self, *arguments: object, ranks: int = 1, agent: tuple[str, ...] = (), **env: str):
+        return subprocess.run(
+            self.command(*arguments, ranks=ranks, agent=agent),
+            cwd=self.project,
+            env={**self.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def start(self, *arguments: object, ranks: int, agent: tuple[str, ...] = (), **env: str):
+        return subprocess.Popen(
+            self.command(*arguments, ranks=ranks, agent=agent),
+            cwd=self.project,
+            env={**self.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture(scope="module", params=STARTERS)
+def runs(request, baked_real, tmp_path_factory):
+    """The reference of each starter that the table of bits is about."""
+    project = baked_real(stack=REAL_STACK, starter=request.param).path
+    commit(project)
+    lent.set_up(project)
+    made = Runs(project, tmp_path_factory.mktemp("ranks"))
+    done = made.run(*made.smoke, "--run-dir", made.reference)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def digits(baked_real, tmp_path_factory):
+    """The default starter, for what does not depend on the task."""
+    project = baked_real(stack=REAL_STACK).path
+    commit(project)
+    lent.set_up(project)
+    made = Runs(project, tmp_path_factory.mktemp("digits"))
+    done = made.run(*made.smoke, "--run-dir", made.reference, "training.num_epochs=4")
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+STATE = """
+import sys
+from pathlib import Path
+from real.repro.run.checkpoint import checkpoint_digest
+print(checkpoint_digest(max(Path(sys.argv[1]).glob("step-*.pt"))))
+"""
+
+
+@cache
+def state(python: Path, run_dir: Path) -> str:
+    """The digest of the last checkpoint, optimizer and all; files of equal states may differ."""
+    command = [python, "-c", STATE, run_dir / "checkpoints"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def bits(runs: Runs, run_dir: Path) -> dict[str, object]:
+    """What a run has computed: its logs and weights, its results, its last checkpoint."""
+    results = json.loads((run_dir / "manifest.json").read_text())["results"]
+    assert results["completed"]
+    files = {name: hashlib.sha256((run_dir / name).read_bytes()).hexdigest() for name in FILES}
+    return {**files, "results": results, "state": state(runs.python, run_dir)}
+
+
+def num_steps(folder: Path) -> int:
+    """How many steps the one run in a folder has logged."""
+    return sum(len(path.read_text().splitlines()) for path in folder.glob("*/steps.jsonl"))
+
+
+def wait_for(folder: Path, steps: int, running: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while num_steps(folder) < steps:
+        assert running.poll() is None, running.communicate()[0][-3000:]
+        assert time.monotonic() < deadline, "the step never came"
+        time.sleep(0.01)
+
+
+def workers(agent: subprocess.Popen) -> list[int]:
+    """The processes that torchrun has started, in the order of their ranks."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            continue
+        rank = [v.partition(b"=")[2] for v in variables if v.startswith(b"RANK=")]
+        if parent == agent.pid and rank:
+            found[int(rank[0])] = int(folder.name)
+    return [found[rank] for rank in sorted(found)]
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_any_number_of_ranks_gives_the_same_bits(runs, ranks):
+    """Steps, metrics, weights, results and optimizer, of the digits and of a language model."""
+    run_dir = runs.folder / f"plain-{ranks}"
+    done = runs.run(*runs.smoke, "--run-dir", run_dir, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert bits(runs, run_dir) == bits(runs, runs.reference)
+    found = json.loads((run_dir / "manifest.json").read_text())["hardware"]["ranks"]
+    assert (found["num_ranks"], found["num_pieces"], found["backend"]) == (ranks, 4, "gloo")
+    assert done.stdout.splitlines() == [f"run: {run_dir}"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (1, 4), (4, 1)])
+def test_a_run_may_be_resumed_with_another_number_of_ranks(runs, before, after):
+    """Stopped in the middle, not at a checkpoint of its own."""
+    run_dir = runs.folder / f"{before}-{after}"
+    done = runs.run(*runs.smoke, "--run-dir", run_dir, "--stop-at", 5, ranks=before)
+    assert done.returncode == 0, done.stderr
+    assert not json.loads((run_dir / "manifest.json").read_text())["results"]["completed"]
+    done = runs.run("train.py", "--resume", run_dir, ranks=after)
+    assert done.returncode == 0, done.stderr
+    assert bits(runs, run_dir) == bits(runs, runs.reference)
+
+
+def test_verify_and_compare_take_the_number_for_a_fact_and_no_cause(runs):
+    """A run of one process, executed again by three; a run of two, by as many as it had."""
+    done = runs.run("-m", "real", "verify", runs.reference, "--ranks", 3)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "IDENTICAL"), done.stderr
+    two = runs.folder / "plain-2"
+    if not two.exists():
+        assert runs.run(*runs.smoke, "--run-dir", two, ranks=2).returncode == 0
+    done = runs.run("-m", "real", "compare", runs.reference, two)
+    assert done.stdout.splitlines()[-2:] == ["no recorded fact differs", "IDENTICAL"]
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_killed_rank_is_started_again_by_torchrun(digits, tmp_path, victim):
+    """SIGKILL of one rank under --max-restarts: all are started again, and the run resumed."""
+    agent = ("--max-restarts=2",)
+    arguments = (*digits.smoke, "training.num_epochs=4")
+    running = digits.start(*arguments, ranks=3, agent=agent, OUTPUT_DIR=str(tmp_path))
+    wait_for(tmp_path, 10, running)
+    process = workers(running)[victim]
+    os.kill(process, signal.SIGKILL)
+    said = running.communicate(timeout=180)[0]
+    assert running.returncode == 0, said[-3000:]
+    (run_dir,) = tmp_path.iterdir()
+    assert len(json.loads((run_dir / "manifest.json").read_text())["resumes"]) == 1
+    assert bits(digits, run_dir) == bits(digits, digits.reference)
+
+
+def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(digits, tmp_path):
+    """In seconds, without restarts; what was saved can be resumed, also by fewer."""
+    arguments = (*digits.smoke, "training.num_epochs=4")
+    running = digits.start(*arguments, ranks=3, OUTPUT_DIR=str(tmp_path))
+    wait_for(tmp_path, 10, running)
+    process = workers(running)[1]
+    started = time.monotonic()
+    os.kill(process, signal.SIGKILL)
+    said = running.communicate(timeout=60)[0]
+    assert time.monotonic() - started < 20
+    assert running.returncode == 1
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, said[-3000:]
+    assert re.match(
+        rf"error: rank 1 \(process {process} on \S+\) ended before the others", lines[0]
+    )
+    (run_dir,) = tmp_path.iterdir()
+    done = digits.run("train.py", "--resume", run_dir, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert bits(digits, run_dir) == bits(digits, digits.reference)
+
+
+@pytest.mark.parametrize("target", ["all", "agent", "one rank"])
+def test_sigterm_stops_all_ranks_after_the_same_step(digits, tmp_path, target):
+    """To the whole group as Slurm sends it, to torchrun, or to one rank: a checkpoint, resumed."""
+    arguments = (*digits.smoke, "training.num_epochs=4")
+    running = digits.start(*arguments, ranks=3, OUTPUT_DIR=str(tmp_path))
+    wait_for(tmp_path, 6, running)
+    if target == "all":
+        os.killpg(running.pid, signal.SIGTERM)
+    else:
+        os.kill(running.pid if target == "agent" else workers(running)[1], signal.SIGTERM)
+    said = running.communicate(timeout=60)[0]
+    assert running.returncode != 0
+    assert said.count("stopped after step") == 1, said[-3000:]
+    (run_dir,) = tmp_path.iterdir()
+    steps = len((run_dir / "steps.jsonl").read_text().splitlines())
+    assert max((run_dir / "checkpoints").glob("*.pt")).stem == f"step-{steps:08d}"
+    done = digits.run("train.py", "--resume", run_dir, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert bits(digits, run_dir) == bits(digits, digits.reference)
+
+
+def test_the_ordered_sum_is_deterministic_for_one_number_of_ranks(digits, tmp_path):
+    """Three ranks, killed and resumed by three: the same bits; by two: refused, nothing lost."""
+    ordered = (*digits.smoke[:-1], "distributed.gradients=ordered", "data.num_workers=0")
+    batch = "training.global_batch_size=96"
+    done = digits.run(*ordered, batch, "--run-dir", tmp_path / "a", ranks=3)
+    assert done.returncode == 0, done.stderr
+    done = digits.run(*ordered, batch, "--run-dir", tmp_path / "b", "--stop-at", 5, ranks=3)
+    assert done.returncode == 0, done.stderr
+    refused = digits.run("train.py", "--resume", tmp_path / "b", ranks=2)
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert "the number of ranks was 3, now 2" in line
+    done = digits.run("train.py", "--resume", tmp_path / "b", ranks=3)
+    assert done.returncode == 0, done.stderr
+    assert bits(digits, tmp_path / "a") == bits(digits, tmp_path / "b")
+    done = digits.run("-m", "real", "verify", tmp_path / "b", "--ranks", 2)
+    assert (done.returncode, done.stderr.count("error: ")) == (2, 1)
+
+
+BAD = {
+    "more ranks than pieces": (
+        ("distributed.num_pieces=2",),
+        "distributed.num_pieces is 2, the largest number of processes; torchrun started 3",
+    ),
+    "a batch that does not divide": (
+        ("distributed.num_pieces=3",),
+        "global_batch_size must be a multiple of accumulate times the number of pieces",
+    ),
+    "NCCL without GPUs": ((PIECES, "distributed.backend=nccl"), "nccl, which needs GPUs"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_ranks_cannot_do_is_one_line(digits, tmp_path, case):
+    """By one rank, with no traceback of ours, and no run is left."""
+    overrides, told = BAD[case]
+    arguments = ("train.py", "--config", "configs/smoke.yaml", *overrides)
+    done = digits.run(*arguments, "--run-dir", tmp_path / "run", ranks=3)
+    assert done.returncode == 1  # torchrun's own
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert told in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranks_that_see_different_code_are_named_before_the_first_step(digits, tmp_path):
+    """Two nodes, of which one has another checkout."""
+    other = tmp_path / "other" / digits.project.name
+    shutil.copytree(digits.project, other, symlinks=True, ignore=shutil.ignore_patterns("outputs"))
+    with (other / "src/real/model.py").open("a") as file:
+        file.write("\n\nEDITED = True\n")
+    port = free_port()
+    nodes = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    nodes += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    running = [
+        subprocess.Popen(
+            [
+                *(folder / ".envs/cpu/bin/python", *nodes, f"--node-rank={number}"),
+                *(*digits.smoke, "--run-dir", str(tmp_path / "run")),
+            ],
+            cwd=folder,
+            env={**digits.environ, "OUTPUT_DIR": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, folder in enumerate((digits.project, other))
+    ]
+    said = "".join(process.communicate(timeout=120)[1] for process in running)
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert re.search(r"code of rank 1 \(on \S+\) differs from that of rank 0", line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_launcher_is_refused_in_one_line(digits, tmp_path):
+    """Each of its processes would take itself for the only one."""
+    done = digits.run(*digits.smoke, "--run-dir", tmp_path / "run", RANK="1", WORLD_SIZE="2")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: WORLD_SIZE is 2, so several processes were started")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
