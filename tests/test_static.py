@@ -72,6 +72,19 @@ def test_make_reads_every_verb(bake, manager):
     assert explained == {*verbs.split(), *more.split(), *upgrades.split()}
 
 
+def test_options_of_pytest_from_the_shell_are_said(bake):
+    """They could leave out the proof; without them, nothing is printed."""
+    project = bake(project_slug="probe")
+    (project / ".envs/cpu/bin").mkdir(parents=True)
+    (project / ".envs/cpu/bin/python").symlink_to("/bin/true")
+    given = {"PYTEST_ADDOPTS": "-k 'not proof'"}
+    done = make(project, "test", "ACCELERATOR=cpu", env=given)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "note: PYTEST_ADDOPTS is set and has a say in which tests run\n"
+    done = make(project, "test", "ACCELERATOR=cpu", env={"PYTEST_ADDOPTS": ""})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_env_file_chooses_for_every_verb(bake):
     """ACCELERATOR and CONFIG there are the defaults; the shell and the command line win."""
     project = bake(project_slug="probe")

@@ -160,9 +160,9 @@ def test_overrides_apply_in_order_and_the_seed_last():
 
 def test_an_override_has_no_comments():
     """A shell has taken them away already, so what is left is a value."""
-    overrides = ["experiment_name=run #3", "paths.output_dir='a #b'"]
+    overrides = ["paths.data_dir=run #3", "paths.output_dir='a #b'"]
     config = load_config(ROOT / "configs" / "smoke.yaml", overrides)
-    assert (config.experiment_name, config.paths.output_dir) == ("run #3", "a #b")
+    assert (config.paths.data_dir, config.paths.output_dir) == ("run #3", "a #b")
     with pytest.raises(ValueError, match="'3 # or 4'"):
         load_config(ROOT / "configs" / "smoke.yaml", ["data.num_workers=3 # or 4"])
 
