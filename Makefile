@@ -54,6 +54,7 @@ bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, s
 	$(PY) benchmarks/order.py
 	$(PY) benchmarks/segments.py
 	$(PY) benchmarks/costs.py
+	$(PY) benchmarks/ranks.py
 	$(PY) benchmarks/runs.py
 	$(PY) benchmarks/setup.py
 	$(PY) benchmarks/containers.py

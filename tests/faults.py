@@ -91,12 +91,6 @@ FAULTS = [
         ),
         ("every step draws alike", "train.py", 'run.seed("dropout", step)', 'run.seed("dropout")'),
         (
-            "steps draw from the global stream",
-            "train.py",
-            '            run.seed("dropout", step)\n',
-            "",
-        ),
-        (
             "the hash seed is a part of the key",
             "repro/random/streams.py",
             'text = ":".join(map(str, (seed, *path)))',
@@ -375,20 +369,21 @@ FAULTS = [
         (
             "evaluation of a random part",
             "train.py",
-            "        part = slice(begin, begin + batch_size)\n",
-            "        part = torch.randint(len(split), (batch_size,)).numpy()\n",
+            "        labels = torch.tensor(split.labels[part]",
+            "        part = torch.randint(len(split), (size,)).numpy()\n"
+            "        labels = torch.tensor(split.labels[part]",
         ),
         (
             "the last batch is left out of evaluation",
             "train.py",
-            "range(0, len(split), batch_size)",
-            "range(0, len(split) - batch_size, batch_size)",
+            "range(0, len(split), size)",
+            "range(0, len(split) - size, size)",
         ),
         (
             "validation in place of the test",
             "train.py",
-            "test_loss, accuracy = evaluate(model, data.test,",
-            "test_loss, accuracy = evaluate(model, data.val,",
+            "test_loss, accuracy = evaluate(run, model, data.test)",
+            "test_loss, accuracy = evaluate(run, model, data.val)",
         ),
         (
             "a time limit ends the epoch's work",
@@ -415,8 +410,8 @@ FAULTS = [
         (
             "losses are rounded in the log",
             "train.py",
-            "run.log_step(loss=loss,",
-            "run.log_step(loss=round(loss.item(), 5),",
+            "run.log_step(loss=run.loss,",
+            "run.log_step(loss=round(run.loss, 5),",
         ),
         (
             "the log tells the loss of the step before",

@@ -19,8 +19,8 @@ PUBLIC = {
     "set_seed",
 }
 VERBS = {
-    *("batches", "finish", "keep_best", "log_metrics", "log_step", "seed", "start", "steps"),
-    *("streams", "use"),
+    *("backward", "batches", "device", "finish", "keep_best", "log_metrics", "log_step", "loss"),
+    *("pieces", "place", "seed", "spread", "start", "steps", "streams", "use", "write_file"),
 }
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "safetensors"}
 HEAVY = {*FRAMEWORKS, "numpy", "sklearn", "matplotlib", "mlflow", "scipy"}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from real.repro.backend.pieces import share
 from real.repro.random.sampler import BatchSampler, Permutation
 from scipy.stats import chi2_contingency
 
@@ -108,17 +109,18 @@ def test_epochs_differ_and_cover_distinct_samples():
     assert epochs[0] != epochs[1]
 
 
-@pytest.mark.parametrize("world_size", [2, 5])
-def test_the_shards_of_all_ranks_are_the_batches_of_one_process(world_size):
-    """No sample is lost or fetched twice, at any start, and the order does not change."""
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_the_shards_of_all_ranks_are_the_batches_of_one_process(size):
+    """No sample is lost or fetched twice, at any start, and the order does not change; the ranks
+    need not have the same number of pieces."""
+    how = {"seed": 1, "num_epochs": 3, "start": 4, "num_pieces": 5}
     ranks = [
-        BatchSampler(103, 10, seed=1, num_epochs=3, start=4, rank=rank, world_size=world_size)
-        for rank in range(world_size)
+        BatchSampler(103, 10, pieces=share(5, rank, size), **how) for rank in range(size)
     ]
     joined = [[key for shard in shards for key in shard] for shards in zip(*ranks, strict=True)]
     assert joined == batches(4)
-    with pytest.raises(ValueError, match="number of ranks, 1 x 3; got 10"):
-        BatchSampler(103, 10, seed=1, num_epochs=1, world_size=3)
+    with pytest.raises(ValueError, match=r"distributed.num_pieces\), 1 x 3; got 10"):
+        BatchSampler(103, 10, seed=1, num_epochs=1, num_pieces=3)
 
 
 def test_a_billion_samples_take_no_memory_and_no_time():

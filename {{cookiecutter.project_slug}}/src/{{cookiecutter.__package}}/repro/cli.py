@@ -259,14 +259,14 @@ def _train(options: argparse.Namespace) -> int:
     train_model = options.train_model
     CTRL_C.heed()
     resume = options.resume
-    if options.auto_resume:
-        from .backend.ranks import connect
-        from .run.directory import find_unfinished
-
-        output_dir, inert = Path(paths.output_dir), _inert(options)
-        resume = connect().first(lambda: find_unfinished(output_dir, config, inert))
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
     try:
+        if options.auto_resume:
+            from .backend.ranks import connect
+            from .run.directory import find_unfinished
+
+            output_dir, inert = Path(paths.output_dir), _inert(options)
+            resume = connect().first(lambda: find_unfinished(output_dir, config, inert))
         try:
             run_dir = resume or options.run_dir
             result = train_model(config, run_dir=run_dir, resume=resume is not None, **how)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from ..launched import is_launched, rank
+from ..launched import is_launched, rank, restarts
 from ..signals import StopRequest
 from .patience import patience
 
@@ -104,7 +104,12 @@ class TorchRanks(OneProcess):
         # Longer than the loader's patience, so that a rank without a batch can say so itself.
         self._timeout = datetime.timedelta(seconds=2 * patience())
         if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=self._timeout)
+            # torchrun's store outlives a restart. Without a prefix, the processes started again
+            # would look for those that are gone (pytorch#135712).
+            store, number, size = next(dist.rendezvous("env://", timeout=self._timeout))
+            store = dist.PrefixStore(f"{restarts()}/{size}", store)
+            how = {"store": store, "rank": number, "world_size": size}
+            dist.init_process_group("gloo", timeout=self._timeout, **how)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
         self._wire = CPU

@@ -315,7 +315,8 @@ class Run(Generic[C]):
                     break
                 batch = [move(part, self._device) for part in batch]
                 self._open_step, self._logged, self._is_best = step, False, False
-                self._stream, self._loops = ("step", step), 0
+                self._loops = 0
+                self.seed("step", step)  # so that a loop which forgets to can still be resumed
                 yield step, batch if batches.accumulate > 1 else batch[0]
                 self._close_step(stop)
         if stop.failure:  # no batch arrived

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,7 +21,7 @@ from ..env import wanted_environment
 from ..files import CHECKPOINTS, MANIFEST, METRICS, SOURCE, STEPS, WEIGHTS, list_checkpoints
 from ..run.checkpoint import checkpoint_digest
 from ..shell import is_foreign
-from .launcher import Launcher
+from .launcher import PACKAGE, ROOT, Launcher
 from .surroundings import VARIED
 
 PLAIN = {"PYTHONHASHSEED": "1"}
@@ -185,6 +187,33 @@ def terminated(proof: Proof, run_dir: Path) -> Path:
     return proof.resume(run_dir)
 
 
+def _torchrun(proof: Proof, ranks: int, *arguments: object) -> None:
+    section = yaml.safe_load(proof._config.read_text(encoding="utf-8")).get("distributed") or {}
+    # A task whose batch is one piece is for one process, which torchrun starts as well.
+    ranks = min(ranks, section.get("num_pieces", 1))
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, "-m", *launcher, "-m", PACKAGE, "train", *map(str, arguments)]
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE), "MLFLOW_TRACKING_URI": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def shared(proof: Proof, run_dir: Path) -> Path:
+    """Three processes, or as many as a batch has pieces."""
+    how = ("--config", proof._config, "--run-dir", run_dir, *proof._overrides)
+    _torchrun(proof, 3, *how)
+    return run_dir
+
+
+def handed_on(proof: Proof, run_dir: Path) -> Path:
+    """Two processes stop in the middle; a single one, with a loader process, continues."""
+    step = max(1, proof.calls(_STEP) // 2)
+    how = ("--config", proof._config, "--run-dir", run_dir, *proof._overrides)
+    _torchrun(proof, 2, *how, "--stop-at", step)
+    assert len((run_dir / STEPS).read_text(encoding="utf-8").splitlines()) == step
+    return proof.resume(run_dir, "data.num_workers=1", elsewhere=True, vary="sorted")
+
+
 def _kills() -> Iterator[tuple[str, Scenario]]:
     for number, (name, instant) in enumerate(KILLS.items()):
         yield f"killed {name}", partial(killed, instant=instant, workers=number % 3)
@@ -196,6 +225,8 @@ SCENARIOS: dict[str, Scenario] = {
     "2 uneven workers": trained("data.num_workers=2", elsewhere=True, vary="sorted"),
     "other variables of the caller": cold,
     "a checkpoint each step": trained("record.checkpoint_every=1"),
+    "3 ranks": shared,
+    "2 ranks, then one process": handed_on,
     **({"terminated": terminated, **dict(_kills())} if POSIX else {}),
 }
 """Everything that must not matter, by name."""
