@@ -114,9 +114,7 @@ def test_the_shards_of_all_ranks_are_the_batches_of_one_process(size):
     """No sample is lost or fetched twice, at any start, and the order does not change; the ranks
     need not have the same number of pieces."""
     how = {"seed": 1, "num_epochs": 3, "start": 4, "num_pieces": 5}
-    ranks = [
-        BatchSampler(103, 10, pieces=share(5, rank, size), **how) for rank in range(size)
-    ]
+    ranks = [BatchSampler(103, 10, pieces=share(5, rank, size), **how) for rank in range(size)]
     joined = [[key for shard in shards for key in shard] for shards in zip(*ranks, strict=True)]
     assert joined == batches(4)
     with pytest.raises(ValueError, match=r"distributed.num_pieces\), 1 x 3; got 10"):

@@ -108,13 +108,13 @@ def _flushed() -> int:
     return code
 
 
-def _tell(error: object) -> None:
+def _tell(error: object, matter: str = "") -> None:
     """Print one line, whatever a file name or key contains: line breaks, terminal codes and
     passwords in addresses are removed."""
     plain = without_secrets(str(error))
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
     text = f"error: {''.join(shown)}"
-    if says(text):
+    if says(matter or text):
         _say(text)
 
 
@@ -280,7 +280,8 @@ def _train(options: argparse.Namespace) -> int:
     except (MemoryError, RuntimeError, ImportError) as error:
         said = f"{type(error).__name__}: {error}"
         if type(error).__name__ == "RankError":  # torch is not imported for its sake
-            _tell(error)
+            # Whoever reports the first loss ends, too, and would be the next one's loss.
+            _tell(error, "a lost rank")
             return FAILURE
         if not re.search("out of memory|allocate memory|map segment|MemoryError", said):
             raise

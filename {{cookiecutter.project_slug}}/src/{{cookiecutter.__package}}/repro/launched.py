@@ -7,8 +7,13 @@ behind, so what counts is the one that only torchrun sets.
 
 import os
 import sys
+import time
 from contextlib import suppress
 from typing import NoReturn
+
+BAD_INPUT = 2
+GRACE = 5
+"""Seconds that a rank with bad input waits for the others to find the same."""
 
 _MARK = "TORCHELASTIC_RUN_ID"
 _NOT_TORCHRUN = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
@@ -56,19 +61,14 @@ def check_launcher() -> str:
     return ""
 
 
-def says(text: str) -> bool:
-    """Whether this process prints an error: of several with the same one, the first to ask."""
-    if not is_launched() or os.environ.get("WORLD_SIZE") == "1":
+def says(matter: str) -> bool:
+    """Whether this process prints an error: of several about the same matter, the first to ask."""
+    if not _has_others():
         return True
     with suppress(Exception):  # the other side of the store may be gone
-        import datetime
+        from .backend.meeting import store
 
-        from torch.distributed import TCPStore
-
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        wait = datetime.timedelta(seconds=5)
-        store = TCPStore(address, port, is_master=False, timeout=wait, wait_for_workers=False)
-        return store.add(f"error/{restarts()}/{text}", 1) == 1
+        return store().add(f"error/{restarts()}/{matter}", 1) == 1
     return True
 
 
@@ -79,7 +79,25 @@ def leave(code: int) -> NoReturn:
     """
     if not is_launched():
         sys.exit(code)
+    if code == BAD_INPUT and _has_others():
+        _wait_for_the_others()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _wait_for_the_others() -> None:
+    # torchrun ends all as soon as one has failed, in the middle of whatever they clean up.
+    with suppress(Exception):
+        from .backend.meeting import store
+
+        place, name = store(), f"leaving/{restarts()}"
+        place.add(name, 1)
+        deadline = time.monotonic() + GRACE
+        while place.add(name, 0) < int(os.environ["WORLD_SIZE"]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def _has_others() -> bool:
+    return is_launched() and os.environ.get("WORLD_SIZE") != "1"

@@ -1,0 +1,148 @@
+"""The pieces of a batch: shared out completely, added in one order, cut evenly."""
+
+import pytest
+import torch
+from real.repro.backend.gradients import Pieces, TreeSum, WholeBatch, gradients_for, num_pieces
+from real.repro.backend.pieces import children, cover, inner_nodes, share
+from real.repro.backend.ranks import ONE_PROCESS
+from real.repro.config.base import Distributed
+from torch import nn
+
+SIZES = [(m, n) for m in (1, 2, 3, 4, 5, 8, 12) for n in range(1, m + 1)]
+
+
+@pytest.mark.parametrize(("pieces", "size"), SIZES)
+def test_every_piece_belongs_to_one_rank_and_every_branch_to_one_place(pieces, size):
+    """The ranks' branches, from left to right, are the pieces once each; all are nodes of the one
+    tree, so that joining them gives its sum."""
+    shares = [share(pieces, rank, size) for rank in range(size)]
+    assert [piece for each in shares for piece in each] == [*range(pieces)]
+    assert {len(each) for each in shares} <= {pieces // size, -(-pieces // size)}
+    root = (0, pieces)
+    nodes = {root} | {node for pair in inner_nodes(root) for node in pair}
+    for each in shares:
+        branches = cover(root, each)
+        assert [p for first, last in branches for p in range(first, last)] == [*each]
+        assert set(branches) <= nodes
+
+
+def test_the_tree_is_the_documented_one():
+    """Parted after the largest power of two; five pieces are ((0 1)(2 3)) 4."""
+    assert children((0, 5)) == ((0, 4), (4, 5))
+    assert children((4, 7)) == ((4, 6), (6, 7))
+
+
+def test_a_sum_follows_the_tree_and_not_the_order_of_the_pieces():
+    """In float32 the two differ here, so that one can tell."""
+    values = [1.0, 2.0**-24, 2.0**-24, 2.0**-24]
+    tree = TreeSum(4, ONE_PROCESS)
+    for piece, value in enumerate(values):
+        tree.add(piece, [torch.tensor([value]), None])
+    total, nothing = tree.total([])
+    in_order = torch.zeros(1)
+    for value in values:
+        in_order += torch.tensor([value])
+    assert nothing is None
+    assert total.item() == 1.0 + 2.0**-23
+    assert in_order.item() == 1.0
+
+
+class Net(nn.Module):
+    """With batch normalization, a part that never gets a gradient, and constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)
+        self.idle = nn.Linear(2, 2)
+        self.register_buffer("constant", torch.tensor([0.1, float("-inf"), float("nan")]))
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)))
+
+
+def trained(gradients, batch, net):
+    gradients.place(net)
+    for piece in gradients.cut([batch], lambda piece: None):
+        gradients.backward(net(piece).square().mean())
+    return gradients.loss()
+
+
+def test_the_gradients_of_the_pieces_are_those_of_the_batch():
+    """But for rounding; of a network without normalization, which sees pieces."""
+    torch.manual_seed(0)
+    batch = torch.randn(24, 3)
+    whole, cut = nn.Linear(3, 1), nn.Linear(3, 1)
+    cut.load_state_dict(whole.state_dict())
+    before = trained(WholeBatch(1), batch, whole)
+    loss = trained(Pieces(3, 1, ONE_PROCESS), batch, cut)
+    assert loss == pytest.approx(before.item(), rel=1e-6)
+    for a, b in zip(whole.parameters(), cut.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_statistics_become_the_mean_over_the_pieces_and_counters_count_steps():
+    """Constants keep their bits, three pieces or not; what has no gradient gets none."""
+    torch.manual_seed(0)
+    batch = torch.randn(24, 3)
+    net, alone = Net(), [Net() for _ in range(3)]
+    for each in alone:
+        each.load_state_dict(net.state_dict())
+    before = net.constant.clone()
+    trained(Pieces(3, 1, ONE_PROCESS), batch, net)
+    means = []
+    for each, piece in zip(alone, batch.chunk(3), strict=True):
+        each(piece)
+        means.append(each.norm.running_mean)
+    torch.testing.assert_close(net.norm.running_mean, sum(means) / 3)
+    assert net.norm.num_batches_tracked == 1
+    assert torch.equal(net.constant.view(torch.int32), before.view(torch.int32))
+    assert net.idle.weight.grad is None
+
+
+def test_gradients_from_before_are_added_to():
+    """As a plain backward pass does: two losses of one step, without zero_grad between them."""
+    batch, net = torch.ones(4, 3), nn.Linear(3, 1)
+    pieces = Pieces(2, 1, ONE_PROCESS)
+    trained(pieces, batch, net)
+    once = net.weight.grad.clone()
+    for piece in pieces.cut([batch], lambda piece: None):
+        pieces.backward(net(piece).square().mean())
+    torch.testing.assert_close(net.weight.grad, 2 * once)
+
+
+def test_accumulated_parts_and_a_scaler_go_along():
+    """Two parts of two pieces are a batch of four; a scaler multiplies the gradients only."""
+
+    class Scaler:
+        def scale(self, loss):
+            return 8 * loss
+
+    batch, net, other = torch.randn(8, 3), nn.Linear(3, 1), nn.Linear(3, 1)
+    other.load_state_dict(net.state_dict())
+    net(batch).square().mean().backward()
+    pieces = Pieces(2, 2, ONE_PROCESS)
+    pieces.place(other)
+    for piece in pieces.cut([*batch.chunk(2)], lambda piece: None):
+        pieces.backward(other(piece).square().mean(), Scaler())
+    torch.testing.assert_close(other.weight.grad, 8 * net.weight.grad)
+    assert pieces.loss() == pytest.approx(net(batch).square().mean().item())
+
+
+@pytest.mark.parametrize(("calls", "told"), [(0, "never"), (2, "more than once")])
+@pytest.mark.parametrize("gradients", [WholeBatch(1), Pieces(2, 1, ONE_PROCESS)])
+def test_a_piece_has_one_backward_pass(gradients, calls, told):
+    """Otherwise the gradients are not those of the batch: one line."""
+    net = nn.Linear(3, 1)
+    gradients.place(net)
+    with pytest.raises(ValueError, match=f"run.backward was called {told}"):
+        for piece in gradients.cut([torch.ones(4, 3)], lambda piece: None):
+            for _ in range(calls):
+                gradients.backward(net(piece).mean())
+
+
+def test_streams_and_numbers_of_pieces():
+    """One piece is today's loop; `ordered` has a piece for each rank."""
+    assert isinstance(gradients_for(1, 2, ONE_PROCESS), WholeBatch)
+    assert not isinstance(gradients_for(1, 2, ONE_PROCESS), Pieces)
+    assert num_pieces(Distributed(num_pieces=4), ONE_PROCESS) == 4
+    assert num_pieces(Distributed(num_pieces=4, gradients="ordered"), ONE_PROCESS) == 1
