@@ -259,8 +259,8 @@ FAULTS = [
         (
             "every rank takes the whole batch's first share",
             "repro/random/sampler.py",
-            "slice(begin, begin + share) for begin in parts",
-            "slice(0, share) for begin in parts",
+            "slice(begin, begin + len(pieces) * piece) for begin in parts",
+            "slice(0, len(pieces) * piece) for begin in parts",
         ),
     ),
     *_group(

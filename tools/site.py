@@ -29,6 +29,7 @@ NAVIGATION = [
             {"Your task": "project/docs/your-task.md"},
             {"What is promised": "project/docs/reproducibility.md"},
             {"Data": "project/docs/data.md"},
+            {"Many processes": "project/docs/distributed.md"},
             {"Environments": "project/docs/environments.md"},
             {"Containers": "project/docs/containers.md"},
             {"Upgrading": "project/docs/upgrading.md"},

@@ -16,6 +16,11 @@ GRACE = 5
 """Seconds that a rank with bad input waits for the others to find the same."""
 
 _MARK = "TORCHELASTIC_RUN_ID"
+SET_BY_TORCHRUN = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *(_MARK, "TORCHELASTIC_RESTART_COUNT"),
+)
+"""Variables that are no settings of anybody's."""
 _NOT_TORCHRUN = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
 """Variables in which other launchers say how many processes they started."""
 

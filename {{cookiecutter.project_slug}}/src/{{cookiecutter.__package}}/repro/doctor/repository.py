@@ -13,6 +13,7 @@ from ..config.load import load_config, to_dict
 from ..config.run_config import RunConfig
 from ..files import PROJECT
 from ..git import git
+from ..launched import SET_BY_TORCHRUN
 from ..proof.baseline import CONFIG, differing_keys, expected_path, readme_table, table
 from ..run.dvc import changed_data, describe_dvc, dvc_files
 from ..run.manifest import SUMS, read_sums, sha256
@@ -156,7 +157,8 @@ def variables_documented(project: Checked) -> str:
     read = [path for path in _sources(root) if path.parent.name != "testing"]
     used |= {name for path in read for name in _variables_read(path)}
     text = (root / ".env.example").read_text(encoding="utf-8")
-    missing = sorted(used - set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE)))
+    named = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE))
+    missing = sorted(used - named - set(SET_BY_TORCHRUN))
     return f"not in .env.example: {', '.join(missing)}; add them" if missing else ""
 
 

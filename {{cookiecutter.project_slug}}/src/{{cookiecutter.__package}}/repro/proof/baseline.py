@@ -15,7 +15,7 @@ from typing import Any
 
 from ..config.base import is_inert
 from ..config.load import config_from_dict, flatten, load_config, to_dict
-from ..config.run_config import RunConfig
+from ..config.run_config import RunConfig, complete
 from ..entry import for_children
 from ..env import read_cpu
 from ..files import PROJECT, find_project_root
@@ -106,7 +106,7 @@ def differing_keys(
     before: Mapping[str, Any], now: Mapping[str, Any], inert: tuple[str, ...]
 ) -> Iterator[str]:
     """Keys that can change results and differ between two configurations, with both values."""
-    before, now = flatten(before), flatten(now)
+    before, now = flatten(complete(before)), flatten(complete(now))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not is_inert(key, inert):
             yield f"{key} was {before.get(key)!r}, is {now.get(key)!r}"

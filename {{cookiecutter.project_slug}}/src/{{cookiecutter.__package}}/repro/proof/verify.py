@@ -243,7 +243,7 @@ def _execute(ranks: int, *arguments: object) -> None:
     if ranks > 1:
         torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         command[1:1] = ["-m", *torchrun]
-        environ["OMP_NUM_THREADS"] = "1"  # or torchrun says at length that it sets it
+        environ |= {"OMP_NUM_THREADS": "1"}  # or torchrun says at length that it sets it
     # A verification is not an experiment, so it is not tracked.
     done = subprocess.run(
         [*command, "tracking.mlflow_uri="], env=environ, stdout=subprocess.DEVNULL
