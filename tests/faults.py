@@ -369,21 +369,20 @@ FAULTS = [
         (
             "evaluation of a random part",
             "train.py",
-            "        labels = torch.tensor(split.labels[part]",
-            "        part = torch.randint(len(split), (size,)).numpy()\n"
-            "        labels = torch.tensor(split.labels[part]",
+            "        part = slice(begin, begin + batch_size)\n",
+            "        part = torch.randint(len(split), (batch_size,)).numpy()\n",
         ),
         (
             "the last batch is left out of evaluation",
             "train.py",
-            "range(0, len(split), size)",
-            "range(0, len(split) - size, size)",
+            "range(0, len(split), batch_size)",
+            "range(0, len(split) - batch_size, batch_size)",
         ),
         (
             "validation in place of the test",
             "train.py",
-            "test_loss, accuracy = evaluate(run, model, data.test)",
-            "test_loss, accuracy = evaluate(run, model, data.val)",
+            "test_loss, accuracy = evaluate(model, data.test,",
+            "test_loss, accuracy = evaluate(model, data.val,",
         ),
         (
             "a time limit ends the epoch's work",

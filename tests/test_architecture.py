@@ -19,7 +19,7 @@ PUBLIC = {
     "set_seed",
 }
 VERBS = {
-    *("backward", "batches", "device", "finish", "keep_best", "log_metrics", "log_step", "loss"),
+    *("backward", "batches", "finish", "keep_best", "log_metrics", "log_step", "loss"),
     *("pieces", "place", "seed", "spread", "start", "steps", "streams", "use", "write_file"),
 }
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "safetensors"}

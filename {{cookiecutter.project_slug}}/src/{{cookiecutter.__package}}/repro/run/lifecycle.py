@@ -177,11 +177,6 @@ class Run(Generic[C]):
         self._ranks.use(self._device, self.config.distributed.backend)
         return self._device
 
-    @property
-    def device(self) -> Any:
-        """The device that `use` has selected; the CPU before."""
-        return self._device
-
     def place(self, module: M) -> M:
         """Move a module to the device; its gradients are those of the whole batch (`pieces`)."""
         if self._recorder is not None:

@@ -28,7 +28,7 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
     # Opening a run locks its directory, sets every determinism switch and seeds all libraries.
     with Run(Config, config, **how) as run:
         training = run.config.training
-        run.use(training.device)
+        device = run.use(training.device)
 
         # --- data -----------------------------------------------------------------------------
         data = load_data(run.config.data, run.data_dir)
@@ -48,6 +48,8 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
 
         # --- start or resume: whatever is named here is saved, restored and checked -----------
         run.start(data.describe(), model=model, optimizer=optimizer)
+
+        how_to_evaluate = (training.global_batch_size, device, run.spread)
 
         # --- loop: after each turn the run saves a checkpoint if one is due, and may stop -----
         model.train()
@@ -69,31 +71,35 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
 
             if batches.ends_epoch(step):
                 run.seed("eval", "val", step + 1)
-                val_loss, accuracy = evaluate(run, model, data.val)
+                val_loss, accuracy = evaluate(model, data.val, *how_to_evaluate)
                 run.log_metrics(learning_rate=lr, val_loss=val_loss, val_accuracy=accuracy)
                 run.keep_best("val_accuracy", higher=True)
 
         # --- results --------------------------------------------------------------------------
         run.seed("eval", "test", batches.num_steps)
-        test_loss, accuracy = evaluate(run, model, data.test)
+        test_loss, accuracy = evaluate(model, data.test, *how_to_evaluate)
         return run.finish({"test_loss": test_loss, "test_accuracy": accuracy})
 
 
 @torch.no_grad()
-def evaluate(run: Run[Config], model: nn.Module, split: Split) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over a split, in order; draws no random number."""
+def evaluate(
+    model: nn.Module, split: Split, batch_size: int, device: torch.device, spread: Any = map
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over a split, in order; draws no random number.
 
-    def measure(part: slice) -> tuple[float, int]:
-        labels = torch.tensor(split.labels[part], device=run.device)
-        logits = model(torch.tensor(split.images[part], device=run.device))
-        correct = (logits.argmax(dim=1) == labels).sum()
-        return F.cross_entropy(logits, labels, reduction="sum").item(), int(correct)
+    `run.spread` in place of `map` shares the work among all processes.
+    """
 
-    size = run.config.training.global_batch_size
-    parts = [slice(begin, begin + size) for begin in range(0, len(split), size)]
-    total_loss, num_correct = 0.0, 0
+    def measure(begin: int) -> tuple[float, int]:
+        part = slice(begin, begin + batch_size)
+        labels = torch.tensor(split.labels[part], device=device)
+        logits = model(torch.tensor(split.images[part], device=device))
+        loss = F.cross_entropy(logits, labels, reduction="sum").item()
+        return loss, int((logits.argmax(dim=1) == labels).sum())
+
     model.eval()
-    for loss, correct in run.spread(measure, parts):
+    total_loss, num_correct = 0.0, 0
+    for loss, correct in spread(measure, range(0, len(split), batch_size)):
         total_loss, num_correct = total_loss + loss, num_correct + correct
     model.train()
     return total_loss / len(split), num_correct / len(split)

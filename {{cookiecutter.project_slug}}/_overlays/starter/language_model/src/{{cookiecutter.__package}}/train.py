@@ -71,27 +71,34 @@ def train_model(config: Config | Mapping[str, Any] | str | Path, **how: Any) -> 
             run.log_step(loss=run.loss, grad_norm=grad_norm)
 
             if (step + 1) % training.eval_every == 0 or step + 1 == batches.num_steps:
-                val_loss = evaluate(run, average.module, sequences(data.val, context))
+                tokens = sequences(data.val, context)
+                val_loss = evaluate(average.module, tokens, device, spread=run.spread)
                 run.log_metrics(learning_rate=lr, val_loss=val_loss)
                 run.keep_best("val_loss", higher=False)
 
         # --- results --------------------------------------------------------------------------
-        test_loss = evaluate(run, average.module, sequences(data.test, context))
+        tokens = sequences(data.test, context)
+        test_loss = evaluate(average.module, tokens, device, spread=run.spread)
         run.seed("sample")
         run.write_file("sample.txt", sample(average.module, run.config.sample))
         return run.finish({"test_loss": test_loss}, weights=average.module)
 
 
 @torch.no_grad()
-def evaluate(run: Run[Config], model: GPT, tokens: torch.Tensor, batch_size: int = 64) -> float:
-    """Mean loss over sequences int64 [N, context + 1], in order; draws no random number."""
+def evaluate(
+    model: GPT, tokens: torch.Tensor, device: torch.device, batch_size: int = 64, spread: Any = map
+) -> float:
+    """Mean loss over sequences int64 [N, context + 1], in order; draws no random number.
+
+    `run.spread` in place of `map` shares the work among all processes.
+    """
 
     def measure(part: torch.Tensor) -> float:
         return next_token_loss(model(part[:, :-1]), part[:, 1:]).item() * len(part)
 
-    total = 0.0
     model.eval()
-    for loss in run.spread(measure, tokens.to(run.device).split(batch_size)):
+    total = 0.0
+    for loss in spread(measure, tokens.to(device).split(batch_size)):
         total += loss
     model.train()
     return total / len(tokens)
