@@ -69,7 +69,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     if not (isfinite(rough) and rough > 0):
         return [low]
     power = 10.0 ** floor(log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.75)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.9)
     if not step or low + step == low:
         return [low]
     first = -floor(-low / step)
