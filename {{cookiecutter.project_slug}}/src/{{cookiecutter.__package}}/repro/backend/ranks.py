@@ -7,6 +7,7 @@ Both have the same methods, so that nobody asks for the number.
 import datetime
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,10 @@ _VARIABLES = ("NCCL_ALGO", "NCCL_PROTO", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", 
 
 _ALL_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 """The older name is deprecated from torch 2.13 on."""
+
+
+_PASSING = 2
+"""Seconds until a process whose connections are closed has ended."""
 
 
 class RankError(RuntimeError):
@@ -231,9 +236,12 @@ class TorchRanks(OneProcess):
     def _lost(self) -> str:
         """Which rank on this machine has ended; empty if none is known to."""
         host = self._others[self.rank][0]
-        for number, (where, process) in enumerate(self._others):
-            if where == host and _has_ended(process):
-                return f"rank {number} (process {process} on {host}) ended before the others"
+        deadline = time.monotonic() + _PASSING
+        while time.monotonic() < deadline:
+            for number, (where, process) in enumerate(self._others):
+                if where == host and _has_ended(process):
+                    return f"rank {number} (process {process} on {host}) ended before the others"
+            time.sleep(0.02)
         return ""
 
 
