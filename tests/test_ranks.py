@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from functools import cache
@@ -208,6 +209,26 @@ def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(digits
     assert bits(digits, run_dir) == bits(digits, digits.reference)
 
 
+def test_a_node_that_is_lost_may_be_replaced(digits, tmp_path):
+    """One of two torchruns and its rank are killed; another one takes their place."""
+    endpoint = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
+    node = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
+    node += ["--rdzv-backend=c10d", endpoint, "--rdzv-id=job", *digits.smoke]
+    how = {"OUTPUT_DIR": str(tmp_path), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    first, second = [digits.start(*node, "training.num_epochs=4", ranks=1, **how) for _ in range(2)]
+    wait_for(tmp_path, 6, first)
+    lost = [*workers(second), second.pid]
+    for process in lost:
+        os.kill(process, signal.SIGKILL)
+    third = digits.start(*node, "training.num_epochs=4", ranks=1, **how)
+    said = "".join(each.communicate(timeout=180)[0] for each in (first, third, second))
+    assert (first.returncode, third.returncode) == (0, 0), said[-3000:]
+    assert said.count("error: ") == 1
+    (run_dir,) = tmp_path.iterdir()
+    assert len(json.loads((run_dir / "manifest.json").read_text())["resumes"]) == 1
+    assert bits(digits, run_dir) == bits(digits, digits.reference)
+
+
 @pytest.mark.parametrize("target", ["all", "agent", "one rank"])
 def test_sigterm_stops_all_ranks_after_the_same_step(digits, tmp_path, target):
     """To the whole group as Slurm sends it, to torchrun, or to one rank: a checkpoint, resumed."""
@@ -298,6 +319,39 @@ def test_ranks_that_see_different_code_are_named_before_the_first_step(digits, t
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert re.search(r"code of rank 1 \(on \S+\) differs from that of rank 0", line)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_port_that_is_taken_is_one_line(digits, tmp_path):
+    """Somebody else listens where the ranks want to meet: no rank waits for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        meet = ("--nnodes=1", "--nproc-per-node=2", "--master-addr=127.0.0.1")
+        command = ("-m", "torch.distributed.run", *meet, f"--master-port={port}", *digits.smoke)
+        done = digits.run(*command, "--run-dir", tmp_path / "run")
+    assert done.returncode == 1
+    assert f"{port}" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+HIDES = """
+import os, pathlib
+if os.environ.get("RANK") == "1":
+    sees = pathlib.Path.exists
+    pathlib.Path.exists = lambda path: path.name != "manifest.json" and sees(path)
+"""
+
+
+def test_a_file_system_that_is_not_shared_is_one_line(digits, tmp_path):
+    """One rank does not see what another has written: named before the first step."""
+    (tmp_path / "sitecustomize.py").write_text(HIDES)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sitecustomize, runpy; "
+    code += "sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__')"
+    (tmp_path / "started.py").write_text(code)
+    arguments = (tmp_path / "started.py", *digits.smoke, "--run-dir", tmp_path / "run")
+    done = digits.run(*arguments, ranks=2, PYTHONPATH=str(digits.project / "src"))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert re.search(r"rank 1 \(on \S+\) does not see \S+manifest.json", line)
 
 
 def test_another_launcher_is_refused_in_one_line(digits, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import edit_manifest
 from real.repro.proof.compare import compare_runs, first_divergence
-from real.repro.run.logs import Recorder, Step, logs_until, read_metrics, read_steps
+from real.repro.run.logs import Later, Recorder, Step, logs_until, read_metrics, read_steps
 from real.repro.run.plots import plot_curves
 
 PERPLEXITY = {"val_perplexity": 1e300, "tokens": 4096}
@@ -143,3 +143,62 @@ def write_table(run_dir, text):
     logs = json.loads((run_dir / "manifest.json").read_text())["results"]["logs"]
     logs["metrics.csv"] = hashlib.sha256(text.encode()).hexdigest()
     edit_manifest(run_dir, results={"logs": logs})
+
+
+class Computing(Later):
+    """A number of a GPU that is done with it when told so, or has failed."""
+
+    def __init__(self, value, *, done=False, failed=False):
+        self.value, self.done, self.failed = value, done, failed
+
+    def ready(self):
+        return self.done
+
+    def number(self):
+        if self.failed:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        self.done = True
+        return self.value
+
+
+def test_a_number_that_comes_later_is_written_in_order_and_not_waited_for(tmp_path):
+    """A step waits in memory for its own numbers and for the steps before it."""
+    first, second = Computing(0.1), Computing(0.2, done=True)
+    with Recorder(tmp_path) as recorder:
+        recorder.step(Step(1, 0, {"loss": first, "rate": 0.5}))
+        recorder.step(Step(2, 0, {"loss": second, "rate": 0.5}))
+        assert read_steps(tmp_path / "steps.jsonl") == []
+        first.done = True
+        recorder.step(Step(3, 0, {"loss": Computing(0.3), "rate": 0.5}))
+        assert len(read_steps(tmp_path / "steps.jsonl")) == 2
+        assert recorder.row(epoch=0, step=3, metrics={})["train_loss"] == (0.1 + 0.2 + 0.3) / 3
+
+
+def test_a_checkpoint_waits_for_all_numbers(tmp_path):
+    """The log is the one that a CPU would have written, byte for byte."""
+    for folder, kind in (("cpu", float), ("gpu", Computing)):
+        (tmp_path / folder).mkdir()
+        with Recorder(tmp_path / folder) as recorder:
+            for number in range(1, 6):
+                recorder.step(Step(number, 0, {"loss": kind(0.1 * number)}))
+            digests = recorder.sync()
+            content = (tmp_path / folder / "steps.jsonl").read_bytes()
+            assert digests["steps.jsonl"] == hashlib.sha256(content).hexdigest()
+    assert (tmp_path / "cpu/steps.jsonl").read_bytes() == content
+
+
+def test_names_are_checked_at_once(tmp_path):
+    """The error is raised where the mistake is, not at some later step."""
+    with Recorder(tmp_path) as recorder:
+        recorder.step(Step(1, 0, {"loss": Computing(0.1)}))
+        with pytest.raises(ValueError, match="step 2 lacks loss and has los"):
+            recorder.step(Step(2, 0, {"los": Computing(0.2)}))
+
+
+def test_a_device_that_fails_costs_no_step_that_was_there(tmp_path):
+    """What it computed before is written; its own error is the one that is seen."""
+    with pytest.raises(RuntimeError, match="the loop's own"), Recorder(tmp_path) as recorder:
+        recorder.step(Step(1, 0, {"loss": Computing(0.1)}))
+        recorder.step(Step(2, 0, {"loss": Computing(0.2, failed=True)}))
+        raise RuntimeError("the loop's own")
+    assert [step.step for step in read_steps(tmp_path / "steps.jsonl")] == [1]

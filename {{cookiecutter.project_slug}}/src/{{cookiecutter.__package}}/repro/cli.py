@@ -1,5 +1,5 @@
 """The command line: `train`, `verify`, `compare`, `runs`, `track`, `machines`, `expected`,
-`schema`, `doctor`.
+`schema`, `gpu-proof`, `doctor`.
 
 Only what a subcommand needs is imported, so that `--help` answers at once.
 """
@@ -174,6 +174,8 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
     train.add_argument("--stop-at", type=_whole_number, help=argparse.SUPPRESS)
     # For temporary runs: those who verify or measure did not ask for a new run.
     train.add_argument("--scratch", action="store_true", help=argparse.SUPPRESS)
+    # For `gpu-proof`: the loop's speed, or mixed precision around it.
+    train.add_argument("--probe", help=argparse.SUPPRESS)
     train.add_argument("overrides", nargs="*", metavar="section.key=value")
     train.set_defaults(run=_train)
 
@@ -228,6 +230,17 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
     schema = commands.add_parser("schema", help="write configs/schema.json, for editors")
     schema.set_defaults(run=_schema)
 
+    proof = commands.add_parser("gpu-proof", help="prove and measure the project on this GPU")
+    proof.add_argument(
+        "--config", type=Path, default=Path("configs/smoke.yaml"), help="of the proof"
+    )
+    proof.add_argument(
+        "--speed-config", type=Path, default=Path("configs/baseline.yaml"), help="of the speeds"
+    )
+    proof.add_argument("--pairs", type=_whole_number, default=5, help="of each measured ratio")
+    proof.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: rehearse it")
+    proof.set_defaults(run=_gpu_proof)
+
     doctor = commands.add_parser("doctor", help="check this checkout on this machine")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument("--uncommitted", action="store_true", help="do not ask for a clean tree")
@@ -252,15 +265,20 @@ def _train(options: argparse.Namespace) -> int:
     started = time.monotonic()
     if advice := check_launcher():
         _say(f"note: {advice}")
-    _take_up(options)
     config = _train_config(options)
     paths, _ = resolve(config, os.environ)  # names all missing variables before torch is loaded
     restart_with(wanted_environment(config, os.environ))
     train_model = options.train_model
     CTRL_C.heed()
-    resume = options.resume
+    if options.probe:
+        from .testing.probe import probed
+
+        train_model = probed(train_model, options.probe)
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
     try:
+        if is_launched():
+            _take_up(options)
+        resume = options.resume
         if options.auto_resume:
             from .backend.ranks import connect
             from .run.directory import find_unfinished
@@ -306,11 +324,16 @@ def _train(options: argparse.Namespace) -> int:
 
 def _take_up(options: argparse.Namespace) -> None:
     """When torchrun starts all processes again after a failure: the run is resumed."""
-    if restarts() and not options.resume and not options.auto_resume:
-        if options.run_dir and (options.run_dir / MANIFEST).is_file():
-            options.resume, options.run_dir = options.run_dir, None
-        elif not options.run_dir:
-            options.auto_resume = True
+    from .backend.ranks import connect
+
+    # A node that joined later has counted fewer restarts; all must decide the same.
+    ranks = connect()
+    if not max(ranks.gather(restarts())) or options.resume or options.auto_resume:
+        return
+    if not options.run_dir:
+        options.auto_resume = True
+    elif ranks.first((options.run_dir / MANIFEST).is_file):
+        options.resume, options.run_dir = options.run_dir, None
 
 
 def _train_config(options: argparse.Namespace) -> "RunConfig":
@@ -389,6 +412,15 @@ def _doctor(options: argparse.Namespace) -> int:
     from .doctor.items import doctor
 
     return doctor(options.config_class(), as_json=options.json, uncommitted=options.uncommitted)
+
+
+def _gpu_proof(options: argparse.Namespace) -> int:
+    from .testing.gpu_proof import gpu_proof
+
+    if options.pairs < 1:
+        raise ValueError(f"--pairs must be at least 1, got {options.pairs}")
+    how = {"config": options.config, "speed_config": options.speed_config, "pairs": options.pairs}
+    return gpu_proof(options.config_class(), device=options.device, **how)
 
 
 def _machines(options: argparse.Namespace) -> int:

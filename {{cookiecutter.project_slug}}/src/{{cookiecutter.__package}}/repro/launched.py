@@ -8,6 +8,7 @@ behind, so what counts is the one that only torchrun sets.
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -18,11 +19,22 @@ GRACE = 5
 _MARK = "TORCHELASTIC_RUN_ID"
 SET_BY_TORCHRUN = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *(_MARK, "TORCHELASTIC_RESTART_COUNT"),
+    *(_MARK, "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE"),
 )
 """Variables that are no settings of anybody's."""
 _NOT_TORCHRUN = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
 """Variables in which other launchers say how many processes they started."""
+
+
+def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a process that is started by itself, or by a torchrun of its own."""
+    return {n: v for n, v in environ.items() if n not in (*SET_BY_TORCHRUN, *_NOT_TORCHRUN)}
+
+
+_NEW_STORE = (
+    "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on every node, or the ranks of a node "
+    "that is replaced do not find the others"
+)
 
 
 def is_launched() -> bool:
@@ -45,15 +57,21 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) if is_launched() else 0
 
 
+def is_store_kept() -> bool:
+    """Whether what processes tell each other outlives them: torchrun's own store does; with
+    `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` each start has a new one."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def check_launcher() -> str:
-    """Advice about variables of another launcher that are ignored; empty if there are none.
+    """Advice about variables that are ignored, or missing; empty if there is none.
 
     Raises:
         ValueError: another launcher started several processes, each of which would take itself for
             the only one.
     """
     if is_launched():
-        return ""
+        return _NEW_STORE if _may_lose_a_node() and speaks() else ""
     for name in _NOT_TORCHRUN:
         number = os.environ.get(name, "")
         if number.isdecimal() and int(number) > 1:
@@ -64,6 +82,12 @@ def check_launcher() -> str:
     if "RANK" in os.environ:
         return "RANK is set, but not by torchrun: ignored, this is a single process"
     return ""
+
+
+def _may_lose_a_node() -> bool:
+    restarts_allowed = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    several = os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
+    return several and restarts_allowed and is_store_kept()
 
 
 def says(matter: str) -> bool:

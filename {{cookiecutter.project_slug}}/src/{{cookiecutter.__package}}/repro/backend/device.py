@@ -42,6 +42,17 @@ def move(batch: Any, device: torch.device) -> Any:
     return batch
 
 
+def wait_for_device() -> None:
+    """Wait until the GPU has done all its work, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def mixed_precision() -> torch.autocast:
+    """bfloat16 autocast for the operators of a training, on the GPU if there is one."""
+    return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", dtype=torch.bfloat16)
+
+
 def describe_accelerator() -> dict[str, Any]:
     """What the manifest records about GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
     driver = Path("/proc/driver/nvidia/version")

@@ -1,25 +1,22 @@
 """Gradients of a batch in pieces: the same bits on any number of processes.
 
-A piece's gradient depends on the weights, its samples and its own random stream. `TreeSum` adds the
+A piece's gradient depends on the weights, its samples and its own random stream; `tree.py` adds the
 pieces in a fixed order, whoever holds them.
 
 The order of additions is all that keeps a sum of gradients from being the same for any number of
 processes; EasyScale (Li et al., SC 2023) and MosaicML's streaming fix the order of samples only.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config.base import Distributed
-from .pieces import Node, children, cover, inner_nodes, share
-from .ranks import OneProcess, TorchRanks
-
-Leaf = list[Tensor | None]
-"""What a piece contributes: a tensor for each summand, or nothing."""
-Form = tuple[torch.Size, torch.dtype]
+from .pieces import share
+from .ranks import OneProcess
+from .tree import Leaf, TreeSum
 
 
 def num_pieces(distributed: Distributed, ranks: OneProcess) -> int:
@@ -79,11 +76,9 @@ class WholeBatch:
         self._losses.append(loss.detach())
         (loss if scaler is None else scaler.scale(loss)).backward()
 
-    def loss(self) -> Tensor | float:
+    def loss(self) -> Tensor:
         """The mean loss of the batch."""
-        if self._share == 1:
-            return self._losses[0]
-        return _in_order(loss.item() for loss in self._losses)
+        return self._losses[0] if self._share == 1 else _in_order(self._losses)
 
     def _check(self, number: int) -> None:
         if len(self._losses) != number:
@@ -100,11 +95,12 @@ class Pieces(WholeBatch):
 
     def __init__(self, num_pieces: int, accumulate: int, ranks: OneProcess) -> None:
         super().__init__(num_pieces * accumulate)
-        self.num_pieces, self._ranks = num_pieces, ranks
+        self.num_pieces = num_pieces
         self.pieces = share(num_pieces, ranks.rank, ranks.size)
         self._modules: list[nn.Module] = []
         self._statistics: _Statistics | None = None
-        self._total = 0.0
+        self._tree = TreeSum(num_pieces, ranks)
+        self._total: Tensor | None = None
 
     def place(self, module: nn.Module) -> None:
         self._modules.append(module)
@@ -119,7 +115,7 @@ class Pieces(WholeBatch):
         kept = [parameter.grad for parameter in parameters]
         statistics = self._statistics = self._statistics or _Statistics(self._modules)
         statistics.keep()
-        tree = TreeSum(self.num_pieces, self._ranks)
+        self._tree.start()
         for place, piece in enumerate(self.pieces):
             for parameter in parameters:
                 parameter.grad = None
@@ -128,114 +124,25 @@ class Pieces(WholeBatch):
             for number, part in enumerate(parts, start=1):
                 yield _slice(part, place, len(self.pieces))
                 self._check(place * len(parts) + number)
-            tree.add(piece, [parameter.grad for parameter in parameters] + statistics.moved())
-        losses = torch.stack(self._losses).double().tolist()
-        everywhere = self._ranks.gather((losses, tree.forms()))
-        total = tree.total([forms for _, forms in everywhere])
+            gradients = [parameter.grad for parameter in parameters]
+            self._tree.add(piece, gradients + statistics.moved())
+        total, losses = self._tree.total([loss.double() for loss in self._losses])
         for parameter, before, gradient in zip(parameters, kept, total, strict=False):
             parameter.grad = gradient if before is None or gradient is None else before + gradient
         statistics.set([*total[len(parameters) :]], self.num_pieces)
-        self._total = _in_order(loss for losses, _ in everywhere for loss in losses)
+        self._total = _in_order(losses)
         self.whole = True
 
-    def loss(self) -> float:
+    def loss(self) -> Tensor:
         return self._total
 
 
-def _in_order(numbers: Iterable[float]) -> float:
-    # Not `sum`, which Python 3.12 and later round in another way.
-    total = 0.0
-    for number in numbers:
-        total += number
+def _in_order(numbers: list[Tensor]) -> Tensor:
+    # On the device, so that nobody waits for it; in float64, where the order still counts.
+    total = numbers[0].double()
+    for number in numbers[1:]:
+        total = total + number
     return total
-
-
-class TreeSum:
-    """The sum of lists of tensors over the pieces of all ranks, along one tree."""
-
-    def __init__(self, num_pieces: int, ranks: OneProcess) -> None:
-        self._root, self._ranks = (0, num_pieces), ranks
-        self._inner = inner_nodes(self._root)
-        self._stack: list[tuple[Node, Leaf]] = []
-
-    def add(self, piece: int, leaf: Leaf) -> None:
-        """Add the next piece of this rank; its tensors are taken over. Complete branches are joined
-        at once, so that no more than log2(num_pieces) + 1 are kept."""
-        self._stack.append(((piece, piece + 1), leaf))
-        while len(self._stack) > 1:
-            (left, a), (right, b) = self._stack[-2:]
-            if (left, right) not in self._inner:
-                return
-            self._stack[-2:] = [((left[0], right[1]), _join(a, b))]
-
-    def forms(self) -> list[Form | None]:
-        """Shape and dtype of each summand that a piece of this rank has."""
-        every = zip(*(leaf for _, leaf in self._stack), strict=True)
-        first = (next((t for t in same if t is not None), None) for same in every)
-        return [None if tensor is None else (tensor.shape, tensor.dtype) for tensor in first]
-
-    def total(self, everywhere: Sequence[list[Form | None]]) -> Leaf:
-        """The sum over all pieces, the same bits on every rank; `everywhere` are their `forms`."""
-        if isinstance(self._ranks, TorchRanks) and self._ranks.size > 1:
-            # A parameter that has no gradient here may have one elsewhere.
-            forms = [next(filter(None, same), None) for same in zip(*everywhere, strict=True)]
-            return _exchanged(self._root, self._stack, forms, self._ranks)
-        ((_, total),) = self._stack
-        return total
-
-
-def _exchanged(
-    root: Node, held: list[tuple[Node, Leaf]], forms: list[Form | None], ranks: TorchRanks
-) -> Leaf:
-    """End the tree: each rank gets its slice of all branches, joins them, and shares the result.
-
-    That moves twice the gradients' bytes, as an all-reduce does, where sending every piece to every
-    rank would move `num_pieces` times as many.
-    """
-    num_pieces, size = root[1], ranks.size
-    nodes = [cover(root, share(num_pieces, rank, size)) for rank in range(size)]
-    mine = held[0][1]
-    result: Leaf = [None] * len(mine)
-    for dtype in sorted({form[1] for form in forms if form}, key=str):
-        chosen = [i for i, form in enumerate(forms) if form and form[1] == dtype]
-        sizes = [forms[i][0].numel() for i in chosen]
-        length = -(-sum(sizes) // size) * size
-        # Every rank has some piece, whose tensors are where those of this run are.
-        device = next(t.device for _, leaf in held for t in leaf if t is not None)
-        like = torch.empty(0, dtype=dtype, device=device)
-        flat = [_flat([leaf[i] for i in chosen], sizes, length, like) for _, leaf in held]
-        width = length // size
-        parts = [torch.cat([f[r * width : (r + 1) * width] for f in flat]) for r in range(size)]
-        counts = [len(each) * width * flat[0].element_size() for each in nodes]
-        inbox = ranks.exchange(parts, counts).to(device).view(dtype)
-        names = [node for each in nodes for node in each]
-        own = _joined(root, dict(zip(names, inbox.split(width), strict=True)))
-        whole = ranks.collect(own).to(device).view(dtype)
-        for i, piece in zip(chosen, whole[: sum(sizes)].split(sizes), strict=True):
-            # In memory of its own: the alignment of a view can change bits on a GPU.
-            shape, own = forms[i][0], mine[i]
-            target = torch.empty(shape, dtype=dtype, device=device) if own is None else own
-            result[i] = target.copy_(piece.view(shape))
-    return result
-
-
-def _flat(tensors: Leaf, sizes: list[int], length: int, like: Tensor) -> Tensor:
-    flat = like.new_zeros(length)
-    for target, tensor in zip(flat[: sum(sizes)].split(sizes), tensors, strict=True):
-        if tensor is not None:
-            target.copy_(tensor.reshape(-1))
-    return flat
-
-
-def _joined(node: Node, have: dict[Node, Tensor]) -> Tensor:
-    if node in have:
-        return have[node]
-    left, right = children(node)
-    return _joined(left, have).add_(_joined(right, have))
-
-
-def _join(a: Leaf, b: Leaf) -> Leaf:
-    return [y if x is None else x if y is None else x.add_(y) for x, y in zip(a, b, strict=True)]
 
 
 def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:

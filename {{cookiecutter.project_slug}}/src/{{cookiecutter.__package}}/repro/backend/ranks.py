@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from ..launched import is_launched, rank, restarts
+from ..launched import is_launched, is_store_kept, rank, restarts
 from ..signals import StopRequest
 from .patience import patience
 
@@ -109,10 +109,11 @@ class TorchRanks(OneProcess):
         # Longer than the loader's patience, so that a rank without a batch can say so itself.
         self._timeout = datetime.timedelta(seconds=2 * patience())
         if not dist.is_initialized():
-            # torchrun's store outlives a restart. Without a prefix, the processes started again
-            # would look for those that are gone (pytorch#135712).
             store, number, size = next(dist.rendezvous("env://", timeout=self._timeout))
-            store = dist.PrefixStore(f"{restarts()}/{size}", store)
+            if is_store_kept():
+                # Without a prefix, the processes started again would look for those that are gone
+                # (pytorch#135712).
+                store = dist.PrefixStore(f"{restarts()}/{size}", store)
             how = {"store": store, "rank": number, "world_size": size}
             dist.init_process_group("gloo", timeout=self._timeout, **how)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -193,24 +194,40 @@ class TorchRanks(OneProcess):
             self._tensors = dist.new_group(backend="nccl", timeout=self._timeout)
             self._wire, self._backend = device, "nccl"
 
-    def exchange(self, parts: list[torch.Tensor], counts: list[int]) -> torch.Tensor:
-        """Send `parts[r]` to each rank `r`; return what the ranks sent here, one after the other.
+    def exchange(
+        self, message: torch.Tensor, inbox: torch.Tensor, sent: list[int], received: list[int]
+    ) -> None:
+        """Send `sent[r]` elements of `message` to each rank `r`, one after the other; fill `inbox`
+        with what the ranks sent here, `received[r]` elements each.
 
-        `counts` says how many bytes each of them sends. Only bytes travel, nothing is added on the
-        way, so that the backend has no say in the result.
+        Only bytes travel, nothing is added on the way, so that the backend has no say in the
+        result.
         """
-        message = torch.cat([part.view(torch.uint8) for part in parts]).to(self._wire)
-        inbox = torch.empty(sum(counts), dtype=torch.uint8, device=self._wire)
-        sizes = [part.numel() * part.element_size() for part in parts]
-        self._collective(dist.all_to_all_single, inbox, message, counts, sizes, group=self._tensors)
-        return inbox
+        self._carry(dist.all_to_all_single, inbox, message, received, sent)
 
-    def collect(self, part: torch.Tensor) -> torch.Tensor:
-        """The parts of all ranks, of equal size, one after the other, as bytes."""
-        own = part.view(torch.uint8).to(self._wire)
-        whole = torch.empty(own.numel() * self.size, dtype=torch.uint8, device=self._wire)
-        self._collective(_ALL_GATHER, whole, own, group=self._tensors)
+    def collect(self, part: torch.Tensor, whole: torch.Tensor) -> None:
+        """Fill `whole` with the parts of all ranks, of equal size, one after the other."""
+        self._carry(_ALL_GATHER, whole, part)
+
+    def collect_numbers(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The numbers of all ranks, as many each, one after the other; in CPU memory."""
+        whole = torch.empty(numbers.numel() * self.size, dtype=numbers.dtype)
+        self._collective(_ALL_GATHER, whole, numbers)
         return whole
+
+    def _carry(
+        self,
+        call: Callable[..., Any],
+        target: torch.Tensor,
+        source: torch.Tensor,
+        *counts: list[int],
+    ) -> None:
+        wired = target.to(self._wire)  # itself, unless gloo carries what is on a GPU
+        bytes_each = [[number * source.element_size() for number in each] for each in counts]
+        parts = [each.view(torch.uint8) for each in (wired, source.to(self._wire))]
+        self._collective(call, *parts, *bytes_each, group=self._tensors)
+        if wired is not target:
+            target.copy_(wired)
 
     def describe(self) -> dict[str, Any]:
         gpu = torch.cuda.get_device_name() if self._wire.type == "cuda" else None

@@ -204,23 +204,6 @@ def weights_file(objects: Mapping[str, Any]) -> bytes:
     return to_safetensors(weights)
 
 
-def to_number(value: Any) -> float | int:
-    """Convert a number or a one-element tensor to a number that the logs accept.
-
-    Raises:
-        ValueError: it is neither; the message is a phrase.
-    """
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"a tensor of {value.numel()} elements; log a single number")
-        value = value.item()
-    elif hasattr(value, "item") and getattr(value, "size", 1) == 1:
-        value = value.item()  # NumPy's
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{type(value).__name__} {str(value)[:40]!r}; log a real number")
-    return value
-
-
 def _feed(total: Any, node: Any) -> None:
     if isinstance(node, Tensor):
         total.update(f"tensor {node.dtype} {tuple(node.shape)}".encode())

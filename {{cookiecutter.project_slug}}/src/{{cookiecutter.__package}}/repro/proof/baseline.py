@@ -20,6 +20,7 @@ from ..entry import for_children
 from ..env import read_cpu
 from ..files import PROJECT, find_project_root
 from ..run.manifest import read_manifest
+from .readme import around, row
 
 CONFIG = "configs/baseline.yaml"
 TOLERANCE = 0.05
@@ -40,7 +41,7 @@ def write_expected(config_class: type[RunConfig]) -> None:
     """
     root = find_project_root()
     readme = root / "README.md"
-    before, after = _around_table(readme.read_text(encoding="utf-8"))
+    before, after = around(readme.read_text(encoding="utf-8"), BEGIN, END)
     profiles = ["fast", *(["portable"] if "avx2" in read_cpu()[1] else [])]
     config = load_config(config_class, root / CONFIG)
     tolerance = _tolerance(root)
@@ -116,16 +117,12 @@ def table(expected: Mapping[str, Any]) -> str:
     """The README's table of the expected results."""
     names = list(dict.fromkeys(n for run in expected["runs"] for n in run["metrics"]))
     head = ["config", "seed", "profile", *(n.replace("_", " ") for n in names)]
-    lines = [_row([*head, "time", "measured on"]), "|---" * (len(head) + 2) + "|"]
+    lines = [row([*head, "time", "measured on"]), "|---" * (len(head) + 2) + "|"]
     for run in expected["runs"]:
         cells = [f"`{Path(CONFIG).name}`", expected["config"]["seed"], run["profile"]]
         cells += [_shown(name, run["metrics"].get(name)) for name in names]
-        lines.append(_row([*cells, f"{run['seconds']} s", _machine(run["machine_class"])]))
+        lines.append(row([*cells, f"{run['seconds']} s", _machine(run["machine_class"])]))
     return "".join(f"{line}\n" for line in lines)
-
-
-def _row(cells: list[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _shown(name: str, value: float | None) -> str:
@@ -149,18 +146,10 @@ def readme_table(readme: str) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    before, after = _around_table(readme)
+    before, after = around(readme, BEGIN, END)
     return readme[len(before) : len(readme) - len(after)]
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
     where = ", ".join([*facts["gpus"], facts["cpu"]])
     return f"{where}, PyTorch {facts['torch']}, NumPy {facts['numpy']}"
-
-
-def _around_table(readme: str) -> tuple[str, str]:
-    head, begin, rest = readme.partition(f"{BEGIN}\n")
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md must hold the lines {BEGIN!r} and {END!r}, around the table")
-    return head + begin, end + tail

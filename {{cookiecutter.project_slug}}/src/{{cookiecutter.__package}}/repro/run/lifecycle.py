@@ -18,6 +18,7 @@ from typing import Any, Generic, Self, TypeVar
 from ..backend.device import CPU, move, resolve_device
 from ..backend.gradients import WholeBatch, gradients_for, num_pieces
 from ..backend.loader import Batches
+from ..backend.numbers import to_number
 from ..backend.patience import take
 from ..backend.pieces import share
 from ..backend.ranks import connect
@@ -29,7 +30,6 @@ from ..backend.state import (
     digest,
     from_file,
     restore,
-    to_number,
     weights_file,
 )
 from ..config.base import inert_keys
@@ -44,7 +44,7 @@ from ..tracking.tracker import NullTracker, build_tracker
 from .checkpoint import load_latest, save_checkpoint
 from .description import describe_run, seen_by_all
 from .directory import check_run_dir, new_run_id, only_writer
-from .logs import Number, Recorder, Step, logs_until, plain
+from .logs import Later, Number, Recorder, Step, logs_until, plain
 from .manifest import sha256, write_manifest
 from .plots import try_to_plot
 from .progress import Progress
@@ -368,8 +368,8 @@ class Run(Generic[C]):
     def log_step(self, **numbers: Any) -> None:
         """Record numbers of this step, exactly, in `steps.jsonl`; use the same names at every step.
 
-        Accepts numbers and one-element tensors. A tensor on a GPU makes this wait for the GPU: the
-        price of an exact record of every step.
+        Accepts numbers and one-element tensors. Those on a GPU are copied without waiting for it,
+        and written in order, at the latest with the next checkpoint or row of metrics.
 
         Raises:
             ValueError: a value is not a number, a name is reserved or was not in the first step,
@@ -397,7 +397,7 @@ class Run(Generic[C]):
             raise ValueError("log_metrics comes after log_step, in the same turn of the loop")
         if self._row.get("step") == step + 1:
             raise ValueError(f"step {step + 1} has a row; log all its metrics in one call")
-        self._row = self._recorder.row(self._batches.epoch(step), step + 1, _numbers(numbers))
+        self._row = self._recorder.row(self._batches.epoch(step), step + 1, _at_once(numbers))
         self._progress.row(self._row)
 
     def keep_best(self, name: str, *, higher: bool) -> None:
@@ -468,7 +468,7 @@ class Run(Generic[C]):
         if self._recorder is None or self._done < num_steps or self._state is None:
             done = f"step {self._done} of {num_steps}"
             raise ValueError(f"run.finish comes after the last step; this is after {done}")
-        values = plain(_numbers(metrics))
+        values = plain(_at_once(metrics))
         # JSON has no NaN: diverged metrics become null.
         diverged = [name for name, value in values.items() if not math.isfinite(value)]
         if diverged:
@@ -508,7 +508,12 @@ def _check_objects(objects: Mapping[str, Any]) -> None:
             raise ValueError(f"{other} and {name} are the same object; name it once")
 
 
-def _numbers(given: Mapping[str, Any]) -> dict[str, Number]:
+def _at_once(given: Mapping[str, Any]) -> dict[str, Number]:
+    values = _numbers(given)
+    return {n: each.number() if isinstance(each, Later) else each for n, each in values.items()}
+
+
+def _numbers(given: Mapping[str, Any]) -> dict[str, Number | Later]:
     values = {}
     for name, value in given.items():
         try:

@@ -9,7 +9,9 @@ import json
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -24,6 +26,18 @@ MEAN = "train_"
 
 Number = float | int
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
+
+
+class Later:
+    """A number that a device still computes."""
+
+    def ready(self) -> bool:
+        """Whether it is there."""
+        raise NotImplementedError
+
+    def number(self) -> Number:
+        """Wait for it, and return it."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -64,9 +78,12 @@ class Recorder:
         self._since_row = [step.numbers for step in steps[seen:]]
         self._no_row = not texts[METRICS]
         self._file: IO[bytes] | None = (run_dir / STEPS).open("ab") if writes else None
+        self._waiting: deque[Step] = deque()
 
     def step(self, step: Step) -> None:
-        """Append one line, flushed to the operating system, so that a kill loses nothing.
+        """Append one line as soon as its numbers are there: on a CPU at once, on a GPU without
+        waiting for it. What is written is flushed to the operating system, so that a kill loses
+        nothing of it.
 
         Raises:
             ValueError: a value is not a number, or the names differ from those of the first step.
@@ -75,7 +92,20 @@ class Recorder:
         if tuple(numbers) != self._names:
             self._names = _same_names(self._names, numbers, f"step {step.step}")
             numbers = {name: numbers[name] for name in self._names}
-        step = Step(step.step, step.epoch, numbers)
+        self._waiting.append(Step(step.step, step.epoch, numbers))
+        self._write_steps(wait=False)
+
+    def _write_steps(self, *, wait: bool) -> None:
+        while self._waiting:
+            step = self._waiting[0]
+            late = {name: each for name, each in step.numbers.items() if isinstance(each, Later)}
+            if not wait and not all(each.ready() for each in late.values()):
+                return
+            there = plain({name: each.number() for name, each in late.items()}, known=self._names)
+            self._waiting.popleft()
+            self._write_step(Step(step.step, step.epoch, {**step.numbers, **there}))
+
+    def _write_step(self, step: Step) -> None:
         line = f"{step.to_json()}\n".encode()
         if self._file:
             self._file.write(line)
@@ -90,6 +120,7 @@ class Recorder:
             ValueError: a value is not a number, names differ from those of the first row or clash
                 with a mean, or no step was logged since the last row.
         """
+        self._write_steps(wait=True)
         if not self._since_row:
             raise ValueError(f"the row after step {step} needs a step since the row before it")
         means = {
@@ -116,6 +147,7 @@ class Recorder:
     def sync(self) -> dict[str, str]:
         """Flush both logs to disk. Call this before saving a checkpoint: a log must never end
         before the step that its checkpoint claims. Returns the sha256 of each log by its name."""
+        self._write_steps(wait=True)
         if self._file:
             os.fsync(self._file.fileno())
             with self._metrics_path.open("rb") as file:
@@ -126,12 +158,15 @@ class Recorder:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        with suppress(RuntimeError):  # a device that failed gives no number any more
+            self._write_steps(wait=True)
         if self._file:
             self._file.close()
 
 
 def plain(numbers: Mapping[str, Any], *, known: tuple[str, ...] = ()) -> dict[str, Number]:
-    """Convert to plain Python numbers; NumPy's are formatted differently and cannot be read back.
+    """Convert to plain Python numbers, but for those that come later; NumPy's are formatted
+    differently and cannot be read back.
 
     Names in `known` are not checked again.
 
@@ -147,8 +182,8 @@ def plain(numbers: Mapping[str, Any], *, known: tuple[str, ...] = ()) -> dict[st
     return {name: _plain(name, value) for name, value in numbers.items()}
 
 
-def _plain(name: str, value: Any) -> Number:
-    if type(value) is float:
+def _plain(name: str, value: Any) -> Number | Later:
+    if type(value) is float or isinstance(value, Later):
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
         kind = type(value).__name__

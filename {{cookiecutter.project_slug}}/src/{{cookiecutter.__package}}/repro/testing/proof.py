@@ -19,6 +19,7 @@ from ..config.base import Determinism
 from ..config.run_config import RunConfig
 from ..env import wanted_environment
 from ..files import CHECKPOINTS, MANIFEST, METRICS, SOURCE, STEPS, WEIGHTS, list_checkpoints
+from ..launched import without_launcher
 from ..run.checkpoint import checkpoint_digest
 from ..shell import is_foreign
 from .launcher import PACKAGE, ROOT, Launcher
@@ -52,7 +53,7 @@ class Proof:
     """Runs of the configuration file `config` in `folder`, two at a time; a context manager.
 
     `overrides` are added to every command line (`"training.num_epochs=1"`). Variables that the
-    caller's shell sets for libraries are removed first.
+    caller's shell sets for libraries and launchers are removed first.
     """
 
     def __init__(self, config: Path, folder: Path, overrides: tuple[str, ...] = ()) -> None:
@@ -61,7 +62,10 @@ class Proof:
         self._runs: dict[str, Future[Path]] = {}
 
     def __enter__(self) -> Self:
+        kept = without_launcher(os.environ)
         for name in [n for n in os.environ if n.startswith("GIT_") or is_foreign(n)]:
+            kept.pop(name, None)
+        for name in os.environ.keys() - kept.keys():
             del os.environ[name]
         self._launchers = [self._launcher(environ) for environ in (PLAIN, ELSEWHERE)]
         self._pool = ThreadPoolExecutor(max_workers=2)  # each run uses one thread
@@ -115,8 +119,12 @@ class Proof:
         return self._runs[name].result()
 
     def bits(self, name: str) -> dict[str, object]:
-        """Everything that a run computed: logs, weights, results, and the last saved state."""
-        run_dir = self.directory(name)
+        """Everything that a scenario computed: logs, weights, results, and the last saved state."""
+        return self.bits_of(self.directory(name))
+
+    @staticmethod
+    def bits_of(run_dir: Path) -> dict[str, object]:
+        """The same of any run that is complete."""
         results = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))["results"]
         assert results["completed"]
         files = {name: (run_dir / name).read_bytes() for name in (STEPS, METRICS, WEIGHTS)}

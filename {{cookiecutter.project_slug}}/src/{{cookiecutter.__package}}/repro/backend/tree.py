@@ -1,0 +1,152 @@
+"""The sum of the pieces' gradients along one tree, whichever rank holds them.
+
+Each rank gets its slice of all branches, joins them, and shares the result. That moves twice the
+gradients' bytes, as an all-reduce does, where sending every piece to every rank would move
+`num_pieces` times as many.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .pieces import Node, children, cover, inner_nodes, share
+from .ranks import OneProcess, TorchRanks
+
+Leaf = list[Tensor | None]
+"""What a piece contributes: a tensor for each summand, or nothing."""
+Form = tuple[torch.Size, torch.dtype]
+
+
+class TreeSum:
+    """Sums of lists of tensors over the pieces of all ranks, one after the other.
+
+    On several ranks it keeps memory for about four times the gradients' bytes.
+    """
+
+    def __init__(self, num_pieces: int, ranks: OneProcess) -> None:
+        self._root, self._ranks = (0, num_pieces), ranks
+        self._inner = inner_nodes(self._root)
+        self._stack: list[tuple[Node, Leaf]] = []
+        self._forms: list[Form | None] = []
+        self._flats: list[_Flat] = []
+
+    def start(self) -> None:
+        """Begin a sum; forget one that was not ended."""
+        self._stack = []
+
+    def add(self, piece: int, leaf: Leaf) -> None:
+        """Add the next piece of this rank; its tensors are taken over. Complete branches are joined
+        at once, so that no more than log2(num_pieces) + 1 are kept."""
+        self._stack.append(((piece, piece + 1), leaf))
+        while len(self._stack) > 1:
+            (left, a), (right, b) = self._stack[-2:]
+            if (left, right) not in self._inner:
+                return
+            self._stack[-2:] = [((left[0], right[1]), _join(a, b))]
+
+    def total(self, numbers: list[Tensor]) -> tuple[Leaf, list[Tensor]]:
+        """The sum over all pieces, the same bits on every rank; and the `numbers` of all ranks, as
+        many float64 scalars for each piece."""
+        held, ranks = [leaf for _, leaf in self._stack], self._ranks
+        if not isinstance(ranks, TorchRanks) or ranks.size == 1:
+            return held[0], numbers
+        every = zip(*held, strict=True)
+        first = [next((t for t in same if t is not None), None) for same in every]
+        forms = [None if tensor is None else (tensor.shape, tensor.dtype) for tensor in first]
+        everybodys = self._share_numbers(numbers, changed=forms != self._forms)
+        if any(changed for changed, *_ in everybodys):
+            self._forms = forms
+            # A parameter that has no gradient here may have one elsewhere.
+            shared = zip(*ranks.gather(forms), strict=True)
+            self._plan([next(filter(None, same), None) for same in shared], first)
+        result: Leaf = [None] * len(first)
+        for flat in self._flats:
+            flat.add_up(held, result)
+        return result, [number for _, *others in everybodys for number in others]
+
+    def _share_numbers(self, numbers: list[Tensor], *, changed: bool) -> list[list[Tensor]]:
+        # With them travels the one thing that all must know before the gradients do.
+        ranks, num_pieces = self._ranks, self._root[1]
+        shares = [len(share(num_pieces, rank, ranks.size)) for rank in range(ranks.size)]
+        each = len(numbers) // shares[ranks.rank]
+        mine = torch.zeros(1 + each * max(shares), dtype=torch.float64)
+        mine[0] = changed
+        mine[1 : 1 + len(numbers)] = torch.stack(numbers)
+        rows = ranks.collect_numbers(mine).view(ranks.size, -1)
+        return [[*row[: 1 + each * count]] for row, count in zip(rows, shares, strict=True)]
+
+    def _plan(self, forms: list[Form | None], tensors: Leaf) -> None:
+        device = next(tensor.device for tensor in tensors if tensor is not None)
+        kinds = sorted({form[1] for form in forms if form}, key=str)
+        self._flats = [_Flat(kind, forms, device, self._root, self._ranks) for kind in kinds]
+
+
+class _Flat:
+    """All tensors of one dtype, one after the other, and how they travel."""
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        forms: list[Form | None],
+        device: torch.device,
+        root: Node,
+        ranks: TorchRanks,
+    ) -> None:
+        self._root, self._ranks = root, ranks
+        self._places = [i for i, form in enumerate(forms) if form and form[1] == dtype]
+        self._shapes = [forms[i][0] for i in self._places]
+        self._nodes = [cover(root, share(root[1], rank, ranks.size)) for rank in range(ranks.size)]
+        sizes = [shape.numel() for shape in self._shapes]
+        self._width = -(-sum(sizes) // ranks.size)
+        length, num_nodes = self._width * ranks.size, sum(map(len, self._nodes))
+
+        def new(size: int) -> Tensor:
+            return torch.zeros(size, dtype=dtype, device=device)
+
+        def views(flat: Tensor) -> list[Tensor]:
+            parts = flat[: sum(sizes)].split(sizes)
+            return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+        self._branches = [new(length) for _ in self._nodes[ranks.rank]]
+        self._inbox, self._whole = new(self._width * num_nodes), new(length)
+        self._into = [views(flat) for flat in self._branches]
+        self._out = views(self._whole)
+
+    def add_up(self, held: Sequence[Leaf], result: Leaf) -> None:
+        """Write the sum over all ranks of the branches `held` here into `result`."""
+        for leaf, views in zip(held, self._into, strict=True):
+            own = [leaf[i] for i in self._places]
+            there = [(view, t) for view, t in zip(views, own, strict=True) if t is not None]
+            torch._foreach_copy_([view for view, _ in there], [tensor for _, tensor in there])
+            for view, tensor in zip(views, own, strict=True):
+                if tensor is None:
+                    view.fill_(-0.0)  # to which anything can be added without a change of bits
+        size, width = self._ranks.size, self._width
+        message = self._branches[0]
+        if len(self._branches) > 1:  # to each rank its slice of all branches
+            slices = [flat.view(size, width) for flat in self._branches]
+            message = torch.stack(slices, dim=1).view(-1)
+        counts = [len(nodes) * width for nodes in self._nodes]
+        self._ranks.exchange(message, self._inbox, [len(held) * width] * size, counts)
+        names = [node for nodes in self._nodes for node in nodes]
+        own = _joined(self._root, dict(zip(names, self._inbox.split(width), strict=True)))
+        self._ranks.collect(own, self._whole)
+        # In memory of its own: the alignment of a view can change bits on a GPU.
+        for place, view in zip(self._places, self._out, strict=True):
+            result[place] = held[0][place] if held[0][place] is not None else view.clone()
+        torch._foreach_copy_([result[place] for place in self._places], self._out)
+
+
+def _joined(node: Node, have: dict[Node, Tensor]) -> Tensor:
+    if node in have:
+        return have[node]
+    left, right = children(node)
+    return _joined(left, have).add_(_joined(right, have))
+
+
+def _join(a: Leaf, b: Leaf) -> Leaf:
+    both = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if not (x is None or y is None)]
+    if both:
+        torch._foreach_add_([a[i] for i in both], [b[i] for i in both])
+    return [y if x is None else x for x, y in zip(a, b, strict=True)]
