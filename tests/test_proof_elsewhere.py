@@ -35,6 +35,9 @@ def test_the_proof_is_green_in_a_shell_full_of_foreign_variables(house, tmp_path
         "GIT_INDEX_FILE": f"{house.named['other']}/.git/index",
         "MAKEFLAGS": "-j4",
         "TZ": "Asia/Kathmandu",
+        "RANK": "3",
+        "WORLD_SIZE": "8",
+        "MASTER_ADDR": "nowhere",
     }
     project = bake(tmp_path / "real", dependency_manager="uv", stack=REAL_CUDA_STACK)
     commit(project)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import CHOICES, ROOT, THIS_PYTHON
 
 from tools import demo
@@ -50,6 +51,43 @@ def test_the_tools_take_the_files(bake, manager, stack):
     # Low: it prefers a newer spelling of local actions, which older GitHub servers do not know.
     check("zizmor", "--offline", "--quiet", "--min-severity", "medium", project / ".github")
     check("validate-pyproject", project / "pyproject.toml")
+    check("shellcheck", project / "slurm" / "train.sbatch")
+    check("kubernetes-validate", "--strict", "--quiet", project / "kubernetes" / "train.yaml")
+    assert (project / ".github/workflows/gpu.yml").exists() is ("-cu" in stack)
+
+
+def test_the_pods_of_a_job_are_as_many_as_its_torchruns_expect(bake):
+    """Each of the three places where the number stands; and the pods find the service."""
+    project = bake(project_slug="probe")
+    text = (project / "kubernetes" / "train.yaml").read_text()
+    service, _, job = yaml.safe_load_all(text)
+    spec = job["spec"]
+    pod = spec["template"]["spec"]
+    arguments = dict(
+        a.removeprefix("--").split("=") for a in pod["containers"][0]["args"] if "=" in a
+    )
+    assert spec["completions"] == spec["parallelism"] == int(arguments["nnodes"])
+    names = {service["metadata"]["name"], pod["subdomain"]}
+    names |= {service["spec"]["selector"]["job-name"], job["metadata"]["name"]}
+    assert names == {"train"}
+    assert arguments["rdzv-endpoint"] == "train-0.train:29500"
+    assert service["spec"]["ports"][0]["port"] == 29500
+    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert {"/app/data", "/app/outputs", "/tmp", "/dev/shm"} == mounts
+
+
+def test_make_slurm_submits_with_the_plain_command(bake):
+    """What it prints is what one would type; without Slurm it is one line."""
+    project = bake(project_slug="probe")
+    (project / ".envs/cpu/bin").mkdir(parents=True)
+    (project / ".envs/cpu/bin/python").symlink_to("/bin/true")
+    given = ["ACCELERATOR=cpu", "RANKS=8", "SLURM_ARGS=--nodes=2 --array=0-4", "ARGS=--seed 3"]
+    shown = make(project, "--dry-run", "slurm", *given).stdout.replace("\\\n", "")
+    assert "RANKS=8 sbatch --nodes=2 --array=0-4 slurm/train.sbatch" in shown
+    assert "--config configs/baseline.yaml --seed 3" in shown
+    done = make(project, "slurm", *given, env={"PATH": "/usr/bin:/bin"})
+    if not shutil.which("sbatch"):
+        assert done.stderr.startswith("error: sbatch not found: make slurm is for a machine that")
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -66,9 +104,9 @@ def test_make_reads_every_verb(bake, manager):
     done = make(project, "help")
     assert done.returncode == 0, done.stderr
     explained = {line.split()[0] for line in done.stdout.splitlines()}
-    verbs = "setup lock lock-check wheelhouse train verify compare runs test expected machines lint"
-    more = "check data doctor notebook track mlflow sbom audit docker up down upgrade clean help"
-    upgrades = "upgrade-abort upgrade-check link"
+    verbs = "setup lock lock-check wheelhouse train slurm verify gpu-proof compare runs test"
+    more = "expected machines lint check data doctor notebook track mlflow sbom audit docker up"
+    upgrades = "down clean help upgrade upgrade-abort upgrade-check link"
     assert explained == {*verbs.split(), *more.split(), *upgrades.split()}
 
 

@@ -87,7 +87,8 @@ def gpu_proof(
     }
     line = _row(report)
     write_whole(root / FILE, json.dumps({**report, "row": line}, indent=2, ensure_ascii=False))
-    written = _into_readme(root / "README.md", line)
+    # A rehearsal proves nothing about a GPU.
+    written = device == "cuda" and into_readme(root / "README.md", line)
     print(line)
     print(f"written: {FILE}{', README.md' if written else ''}")
     failed = [name for name, each in verdicts.items() if not each["ok"]]
@@ -118,7 +119,7 @@ def _verdicts(config: Path, scratch: Path, overrides: tuple[str, ...]) -> dict[s
             judge(name, lambda name=name: proof.bits(name) == proof.bits("plain"))
         # Without this one, a comparison that sees nothing would pass all others.
         judge("another seed", lambda: proof.first_step("seed 1") != proof.first_step("plain"))
-        judge("verify", lambda: proof.verify("elsewhere").returncode == 0)
+        judge("verify", lambda: proof.verify("plain").returncode == 0)
         for name, arguments in TWICE.items():
             folder = scratch / name.replace(" ", "-").replace(",", "")
 
@@ -194,7 +195,7 @@ def _row(report: Mapping[str, Any]) -> str:
     )
 
 
-def _into_readme(path: Path, line: str) -> bool:
+def into_readme(path: Path, line: str) -> bool:
     """Add the row, or replace the one of the same GPU, driver and PyTorch."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -214,11 +214,22 @@ def shared(proof: Proof, run_dir: Path) -> Path:
 
 
 def handed_on(proof: Proof, run_dir: Path) -> Path:
-    """Two processes stop in the middle; a single one, with a loader process, continues."""
-    step = max(1, proof.calls(_STEP) // 2)
-    how = ("--config", proof._config, "--run-dir", run_dir, *proof._overrides)
-    _torchrun(proof, 2, *how, "--stop-at", step)
-    assert len((run_dir / STEPS).read_text(encoding="utf-8").splitlines()) == step
+    """Two processes stop after a third; three continue and stop; a single one, with a loader
+    process, ends it."""
+    last = proof.calls(_STEP)
+    _torchrun(
+        proof,
+        2,
+        "--config",
+        proof._config,
+        "--run-dir",
+        run_dir,
+        *proof._overrides,
+        "--stop-at",
+        max(1, last // 3),
+    )
+    _torchrun(proof, 3, "--resume", run_dir, "--stop-at", max(1, 2 * last // 3))
+    assert len((run_dir / STEPS).read_text(encoding="utf-8").splitlines()) == max(1, 2 * last // 3)
     return proof.resume(run_dir, "data.num_workers=1", elsewhere=True, vary="sorted")
 
 
@@ -234,7 +245,7 @@ SCENARIOS: dict[str, Scenario] = {
     "other variables of the caller": cold,
     "a checkpoint each step": trained("record.checkpoint_every=1"),
     "3 ranks": shared,
-    "2 ranks, then one process": handed_on,
+    "2 ranks, then 3, then one": handed_on,
     **({"terminated": terminated, **dict(_kills())} if POSIX else {}),
 }
 """Everything that must not matter, by name."""
