@@ -35,7 +35,7 @@ test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen
 test-upgrades: $(TOOLS) ## upgrade projects from every release, by cruft, make upgrade and replay
 	$(PY) -m pytest -n 2 -m "upgrades and not slow"
 
-test-containers: $(TOOLS) ## build the images and run the services; fetches an engine where none runs
+test-containers: $(TOOLS) ## build the images, run the services and a Slurm; fetches what is not here
 	$(PY) -m pytest -m "containers and not slow"
 
 test-slow: $(TOOLS) ## the long checks: kills at every step and instant, planted faults, a real MLflow server

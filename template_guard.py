@@ -214,6 +214,8 @@ def _before_anything_is_made(environment, answers):
     _answer_new_questions(answers)
     if found := environment.globals["problems"](answers):
         raise FailedHookException("\n".join(f"error: {problem}" for problem in found))
+    for warning in environment.globals["warnings"](answers):
+        print(f"warning: {warning}", file=sys.stderr)
     _copy_what_holds_no_jinja(answers)
     options = _options()
     folder = Path(options.get("output_dir", "."), answers["project_slug"]).resolve()

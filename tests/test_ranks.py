@@ -148,6 +148,15 @@ def test_any_number_of_ranks_gives_the_same_bits(runs, ranks):
     assert done.stdout.splitlines() == [f"run: {run_dir}"]
 
 
+def test_more_pieces_than_ranks_are_joined_as_one_process_joins_them(digits, tmp_path):
+    """Eight pieces on three ranks: uneven shares, of which one is no branch of the tree."""
+    eight = (*digits.smoke, "distributed.num_pieces=8")
+    for name, ranks in (("one", 1), ("three", 3)):
+        done = digits.run(*eight, "--run-dir", tmp_path / name, ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    assert bits(digits, tmp_path / "three") == bits(digits, tmp_path / "one")
+
+
 @pytest.mark.parametrize(("before", "after"), [(3, 2), (1, 4), (4, 1)])
 def test_a_run_may_be_resumed_with_another_number_of_ranks(runs, before, after):
     """Stopped in the middle, not at a checkpoint of its own."""

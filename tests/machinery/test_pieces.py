@@ -1,10 +1,13 @@
 """The pieces of a batch: shared out completely, added in one order, cut evenly."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from real.repro.backend.gradients import Pieces, WholeBatch, gradients_for, num_pieces
 from real.repro.backend.pieces import children, cover, inner_nodes, share
-from real.repro.backend.ranks import ONE_PROCESS
+from real.repro.backend.ranks import ONE_PROCESS, TorchRanks
 from real.repro.backend.tree import TreeSum
 from real.repro.config.base import Distributed
 from torch import nn
@@ -46,6 +49,88 @@ def test_a_sum_follows_the_tree_and_not_the_order_of_the_pieces():
     assert nothing is None
     assert total.item() == 1.0 + 2.0**-23
     assert in_order.item() == 1.0
+
+
+class Meeting:
+    """Ranks as threads of this process, which exchange what torch.distributed would."""
+
+    def __init__(self, size):
+        self.size, self.barrier, self.table = size, threading.Barrier(size), [None] * size
+
+    def swap(self, rank, value):
+        self.table[rank] = value
+        self.barrier.wait()
+        values = [*self.table]
+        self.barrier.wait()
+        return values
+
+
+class Rank(TorchRanks):
+    def __init__(self, meeting, rank):
+        self.meeting, self.rank, self.size = meeting, rank, meeting.size
+
+    def gather(self, value):
+        return self.meeting.swap(self.rank, value)
+
+    def collect_numbers(self, numbers):
+        return torch.cat(self.meeting.swap(self.rank, numbers.clone()))
+
+    def collect(self, part, whole):
+        whole.copy_(torch.cat(self.meeting.swap(self.rank, part.clone())))
+
+    def exchange(self, message, inbox, sent, received):
+        messages = self.meeting.swap(self.rank, message.clone().split(sent))
+        assert [each[self.rank].numel() for each in messages] == received
+        inbox.copy_(torch.cat([each[self.rank] for each in messages]))
+
+
+def summed(leaves, size):
+    """The sum on each of `size` ranks, of what each piece contributes, step by step."""
+    meeting = Meeting(size)
+
+    def work(rank):
+        tree = TreeSum(len(leaves[0]), Rank(meeting, rank))
+        sums = []
+        for step in leaves:
+            tree.start()
+            mine = share(len(step), rank, size)
+            for piece in mine:
+                tree.add(piece, [t if t is None else t.clone() for t in step[piece]])
+            numbers = [torch.tensor(float(piece), dtype=torch.float64) for piece in mine]
+            total, everybodys = tree.total(numbers)
+            assert [*map(float, everybodys)] == [*range(len(step))]
+            sums.append(total)
+        return sums
+
+    with ThreadPoolExecutor(size) as pool:
+        return [*pool.map(work, range(size))]
+
+
+def bits(leaf):
+    return [None if t is None else (t.shape, t.dtype, t.view(torch.uint8).tolist()) for t in leaf]
+
+
+@pytest.mark.parametrize(("pieces", "size"), [each for each in SIZES if each[1] > 1])
+def test_a_sum_has_the_same_bits_on_any_number_of_ranks(pieces, size):
+    """Uneven shares, several branches a rank, two dtypes, a summand that some pieces lack, one that
+    appears at the second step, and zeros whose sign must survive."""
+    generator = torch.Generator().manual_seed(pieces)
+
+    def leaf(piece, step):
+        draw = torch.randn(3, 5, generator=generator)
+        half = torch.randn(7, generator=generator).to(torch.bfloat16)
+        rare = torch.full((2,), -0.0) if piece == pieces - 1 else None
+        late = torch.randn(1, 1, generator=generator) if step and piece % 2 == 0 else None
+        return [draw, half, rare, None, late]
+
+    leaves = [[leaf(piece, step) for piece in range(pieces)] for step in range(3)]
+    (alone,) = summed(leaves, 1)
+    for sums in summed(leaves, size):
+        for step, total in enumerate(sums):
+            assert bits(total) == bits(alone[step])
+    assert alone[0][2].signbit().all()
+    assert alone[0][3] is None
+    assert (alone[0][4], alone[1][4] is None) == (None, False)
 
 
 class Net(nn.Module):
