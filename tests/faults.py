@@ -733,6 +733,27 @@ FAULTS = [
         ),
     ),
     *_group(
+        "checkpoint, written beside the training",
+        (
+            "the state changes while it is written",
+            "repro/backend/state.py",
+            'tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()',
+            "tensor.cpu()",
+        ),
+        (
+            "the logs are written to the disk after their checkpoint",
+            "repro/run/saver.py",
+            "        first()\n        save_checkpoint(self._folder, state, keep=self._keep)\n",
+            "        save_checkpoint(self._folder, state, keep=self._keep)\n        first()\n",
+        ),
+        (
+            "nobody waits for the last checkpoint",
+            "repro/run/saver.py",
+            "            if kind is None:\n                self.wait()\n",
+            "            pass\n",
+        ),
+    ),
+    *_group(
         "ranks",
         (
             "a stream keyed by rank",

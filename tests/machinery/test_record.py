@@ -23,7 +23,8 @@ def write(run_dir, steps=range(1, 5), *, resume=0):
             recorder.step(Step(number, 0, {"bits": 0.1 * number, "tokens_seen": 7 * number}))
             if number % 2 == 0:
                 recorder.row(epoch=0, step=number, metrics=PERPLEXITY)
-        return recorder.sync()
+        recorder.to_disk()
+        return recorder.digests()
 
 
 def test_any_number_is_recorded_exactly(tmp_path):
@@ -181,7 +182,7 @@ def test_a_checkpoint_waits_for_all_numbers(tmp_path):
         with Recorder(tmp_path / folder) as recorder:
             for number in range(1, 6):
                 recorder.step(Step(number, 0, {"loss": kind(0.1 * number)}))
-            digests = recorder.sync()
+            digests = recorder.digests()
             content = (tmp_path / folder / "steps.jsonl").read_bytes()
             assert digests["steps.jsonl"] == hashlib.sha256(content).hexdigest()
     assert (tmp_path / "cpu/steps.jsonl").read_bytes() == content

@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -29,9 +30,28 @@ class Stateful(Protocol):
 
 
 def capture(objects: Mapping[str, Stateful], **clock: Any) -> dict[str, Any]:
-    """Everything needed to resume a run: its clock, and the state of each object by name."""
-    states = {name: each.state_dict() for name, each in objects.items()}
+    """Everything needed to resume a run: its clock, and the state of each object by name; a copy in
+    CPU memory, which training does not touch."""
+    seen: dict[Any, Tensor] = {}
+    states = {name: _copied(each.state_dict(), seen) for name, each in objects.items()}
     return {**clock, LAYOUT: layout_of(objects), **states}
+
+
+def _copied(node: Any, seen: dict[Any, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        # Tied weights are one tensor under several names; it is saved once.
+        place = (node.data_ptr(), node.dtype, node.shape, node.stride(), node.device)
+        if place not in seen or not node.numel():
+            tensor = node.detach()
+            seen[place] = tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
+        return seen[place]
+    if isinstance(node, dict):
+        copied = copy(node)  # with the versions of its modules, which torch keeps in an attribute
+        copied.update((key, _copied(value, seen)) for key, value in node.items())
+        return copied
+    if isinstance(node, (list, tuple)) and not hasattr(node, "_fields"):
+        return type(node)(_copied(value, seen) for value in node)
+    return node
 
 
 def restore(state: dict[str, Any], objects: Mapping[str, Stateful]) -> None:

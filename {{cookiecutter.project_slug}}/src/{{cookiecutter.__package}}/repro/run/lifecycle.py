@@ -41,13 +41,14 @@ from ..random.sampler import BatchSampler
 from ..random.streams import SampleStreams
 from ..signals import CTRL_C, Interrupted, StopRequest
 from ..tracking.tracker import NullTracker, build_tracker
-from .checkpoint import load_latest, save_checkpoint
+from .checkpoint import load_latest
 from .description import describe_run, seen_by_all
 from .directory import check_run_dir, new_run_id, only_writer
 from .logs import Later, Number, Recorder, Step, logs_until, plain
 from .manifest import sha256, write_manifest
 from .plots import try_to_plot
 from .progress import Progress
+from .saver import Saver
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ class Run(Generic[C]):
         self._piece: tuple[int, ...] = ()
         self._objects: dict[str, Stateful] = {}
         self._recorder: Recorder | None = None
+        self._saver: Saver | None = None
         self._manifest: dict[str, Any] = {}
         self._state: dict[str, Any] | None = None
         self._best: dict[str, Any] = {"step": 0}
@@ -282,6 +284,8 @@ class Run(Generic[C]):
         write_whole(self.dir / CONFIG, to_yaml(self._manifest["config"]))
         write_manifest(self.dir, self._manifest)
         self._recorder = self._open.enter_context(Recorder(self.dir, resume_step=self._done))
+        keep = self.config.record.keep_checkpoints
+        self._saver = self._open.enter_context(Saver(self.dir / CHECKPOINTS, keep=keep))
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -316,7 +320,7 @@ class Run(Generic[C]):
                 self._close_step(stop)
         if stop.failure:  # no batch arrived
             if self._done > first:
-                self._save()
+                self._save(wait=True)
             raise Interrupted(self.dir, self._done, reason=stop.failure)
 
     def pieces(self, batch: Any) -> Iterator[Any]:
@@ -437,17 +441,17 @@ class Run(Generic[C]):
         stopping = signal_number is not None or done == self._stop_at
         due = done % record.checkpoint_every == 0 or done == num_steps
         if due or self._is_best or stopping:
-            self._save()
+            self._save(wait=stopping or done == num_steps)
         if stopping and done < num_steps:
             raise Interrupted(self.dir, done, signal_number)
 
-    def _save(self) -> None:
-        logs = self._recorder.sync()
+    def _save(self, *, wait: bool) -> None:
+        logs = self._recorder.digests()
         self._state = capture(self._objects, step=self._done, best=self._best, logs=logs)
         if self._ranks.size > 1:
             self._ranks.same({"state": digest(self._state)}, f"after step {self._done}, the ")
-        keep, folder = self.config.record.keep_checkpoints, self.dir / CHECKPOINTS
-        self._ranks.first(lambda: save_checkpoint(folder, self._state, keep=keep))
+        how = {"first": self._recorder.to_disk, "wait": wait}
+        self._ranks.first(lambda: self._saver.save(self._state, **how))
 
     def write_file(self, name: str, content: str | bytes) -> Path:
         """Write a file into the run's directory, once, however many ranks there are."""

@@ -144,15 +144,18 @@ class Recorder:
         self._since_row = []
         return row
 
-    def sync(self) -> dict[str, str]:
-        """Flush both logs to disk. Call this before saving a checkpoint: a log must never end
-        before the step that its checkpoint claims. Returns the sha256 of each log by its name."""
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each log by its name, after the steps so far."""
         self._write_steps(wait=True)
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
+
+    def to_disk(self) -> None:
+        """Flush both logs to disk. Call this before a checkpoint is written: a log must never end
+        before the step that its checkpoint claims."""
         if self._file:
             os.fsync(self._file.fileno())
             with self._metrics_path.open("rb") as file:
                 os.fsync(file.fileno())
-        return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
     def __enter__(self) -> Self:
         return self

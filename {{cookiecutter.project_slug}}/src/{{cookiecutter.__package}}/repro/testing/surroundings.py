@@ -26,7 +26,7 @@ NOISY = (
     "repro.run.lifecycle.Run.start",
     "repro.run.lifecycle.Run.log_step",
     "repro.run.lifecycle.Run.log_metrics",
-    "repro.run.lifecycle.save_checkpoint",
+    "repro.run.lifecycle.Run._save",
     "repro.run.progress.Progress.step",
 )
 """Functions around whose calls foreign code may draw random numbers: logging, evaluation."""
