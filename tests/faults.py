@@ -456,8 +456,8 @@ FAULTS = [
         (
             "half precision in the checkpoint",
             "repro/backend/state.py",
-            "    states = {name: each.state_dict() for name, each in objects.items()}\n",
-            "    states = {name: each.state_dict() for name, each in objects.items()}\n"
+            "(each.state_dict(), seen) for name, each in objects.items()}\n",
+            "(each.state_dict(), seen) for name, each in objects.items()}\n"
             '    states["model"] = {\n'
             "        k: v.bfloat16().float() if v.is_floating_point() else v\n"
             '        for k, v in states["model"].items()\n'
