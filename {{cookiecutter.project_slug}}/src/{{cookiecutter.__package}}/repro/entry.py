@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .files import PACKAGE, SOURCE
+from .launched import without_launcher
 from .shell import imports
 
 BAD_INPUT = 2
@@ -116,8 +117,9 @@ def shadowing_module(here: Path) -> Path | None:
 
 
 def for_children() -> dict[str, str]:
-    """Environment variables for child processes that make them import the source running now."""
-    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+    """Environment variables for child processes: they import the source running now, and are
+    started by themselves, whatever started this process."""
+    return {**without_launcher(os.environ), "PYTHONPATH": str(SOURCE)}
 
 
 def restart_with(wanted: Mapping[str, str | None]) -> None:

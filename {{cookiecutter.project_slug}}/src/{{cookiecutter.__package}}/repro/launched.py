@@ -8,6 +8,7 @@ behind, so what counts is the one that only torchrun sets.
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -23,6 +24,11 @@ SET_BY_TORCHRUN = (
 """Variables that are no settings of anybody's."""
 _NOT_TORCHRUN = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
 """Variables in which other launchers say how many processes they started."""
+
+
+def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a process that is started by itself, or by a torchrun of its own."""
+    return {n: v for n, v in environ.items() if n not in (*SET_BY_TORCHRUN, *_NOT_TORCHRUN)}
 
 
 def is_launched() -> bool:
