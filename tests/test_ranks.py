@@ -208,6 +208,34 @@ def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(digits
     assert bits(digits, run_dir) == bits(digits, digits.reference)
 
 
+ODD = """
+import os, runpy, sys
+sys.argv = sys.argv[1:]
+if os.environ.get("RANK") == "1":
+    import torch
+    def load(*arguments, **how):
+        raise OSError(116, "Stale file handle")
+    torch.load = load
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_a_rank_that_alone_cannot_resume_says_why(digits, tmp_path):
+    """The others have begun to: nobody starts a new run, and nobody waits for somebody who has."""
+    done = digits.run(*digits.smoke, "--stop-at", 5, OUTPUT_DIR=str(tmp_path / "outputs"))
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "odd.py").write_text(ODD)
+    started = time.monotonic()
+    environ = {"OUTPUT_DIR": str(tmp_path / "outputs"), "PYTHONPATH": str(digits.project / "src")}
+    done = digits.run(tmp_path / "odd.py", *digits.smoke, "--auto-resume", ranks=2, **environ)
+    assert done.returncode == 1
+    assert time.monotonic() - started < 60
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Stale file handle" in errors[0]
+    (run_dir,) = (tmp_path / "outputs").iterdir()
+    assert len((run_dir / "steps.jsonl").read_text().splitlines()) == 5
+
+
 @pytest.mark.parametrize("target", ["all", "agent", "one rank"])
 def test_sigterm_stops_all_ranks_after_the_same_step(digits, tmp_path, target):
     """To the whole group as Slurm sends it, to torchrun, or to one rank: a checkpoint, resumed."""

@@ -1,5 +1,10 @@
 """`--auto-resume` continues an interrupted run, and nothing else."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 from conftest import SMOKE, edit_manifest, run, train
 from real.repro.run.directory import only_writer
@@ -69,6 +74,35 @@ def test_a_run_that_somebody_trains_is_not_taken(cut_short):
     """Two starts at once are two runs."""
     with only_writer(cut_short):
         assert again(cut_short.parent) != str(cut_short)
+
+
+HOLDS = """
+import os, sys, time
+from pathlib import Path
+from real.repro.run.lock import locked
+with locked(Path(sys.argv[1])):
+    child = os.fork()  # as a loader process is started
+    print(child, flush=True) if child else None
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_killed_trainer_holds_its_run_no_longer_than_it_lives(cut_short):
+    """Its loader processes outlive it by seconds, in which a scheduler starts it again."""
+    command = [sys.executable, "-c", HOLDS, str(cut_short)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+        child = int(trainer.stdout.readline())
+        with pytest.raises(ValueError, match="another process is training"), only_writer(cut_short):
+            pass
+        trainer.kill()
+        trainer.wait()
+        try:
+            os.kill(child, 0)  # it is still there
+            with only_writer(cut_short):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_it_finds_the_run_itself(cut_short):

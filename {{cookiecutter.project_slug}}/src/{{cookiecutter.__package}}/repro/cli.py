@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
 from .files import CONFIG, CURVES, MANIFEST, PROJECT, find_project_root
-from .launched import check_launcher, is_launched, leave, restarts, says, speaks
+from .launched import (
+    check_launcher,
+    has_others,
+    is_launched,
+    leave,
+    restarts,
+    says,
+    speaks,
+    wait_for_the_others,
+)
 from .redact import without_secrets
 from .run.manifest import read_manifest
 from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
@@ -83,7 +92,12 @@ def _run(options: argparse.Namespace) -> int:
     except OSError as error:
         # A full disk or a missing permission: the training or the comparison failed.
         where = f": {error.filename}" if error.filename else ""
-        _tell(f"{error.strerror}{where}" if error.strerror else error)
+        # Of a disk that is full for all ranks, the one that writes says most.
+        shared = has_others() and _concerns_all(error)
+        if speaks() or not shared:
+            _tell(f"{error.strerror}{where}" if error.strerror else error)
+        if shared:
+            wait_for_the_others()
         return FAILURE if options.run is _train else BAD_INPUT
     except Exception as error:
         if options.run is _train:
@@ -271,7 +285,8 @@ def _train(options: argparse.Namespace) -> int:
             run_dir = resume or options.run_dir
             result = train_model(config, run_dir=run_dir, resume=resume is not None, **how)
         except ValueError as error:
-            if not (options.auto_resume and resume):
+            # Where one rank alone is in trouble, the others have begun to resume.
+            if not (options.auto_resume and resume and _concerns_all(error)):
                 raise
             # Other data, a damaged checkpoint, or another process that was faster.
             if speaks():
@@ -302,6 +317,14 @@ def _train(options: argparse.Namespace) -> int:
         _say(f"done in {time.monotonic() - started:.0f} s{where}")
     print(f"run: {result.run_dir}")
     return 0
+
+
+def _concerns_all(error: Exception) -> bool:
+    if not has_others():
+        return True
+    from .backend.ranks import is_everybodys
+
+    return is_everybodys(error)
 
 
 def _take_up(options: argparse.Namespace) -> None:

@@ -74,7 +74,7 @@ def check_launcher() -> str:
 
 def says(matter: str) -> bool:
     """Whether this process prints an error: of several about the same matter, the first to ask."""
-    if not _has_others():
+    if not has_others():
         return True
     with suppress(Exception):  # the other side of the store may be gone
         from .backend.meeting import store
@@ -90,15 +90,16 @@ def leave(code: int) -> NoReturn:
     """
     if not is_launched():
         sys.exit(code)
-    if code == BAD_INPUT and _has_others():
-        _wait_for_the_others()
+    if code == BAD_INPUT and has_others():
+        wait_for_the_others()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-def _wait_for_the_others() -> None:
+def wait_for_the_others() -> None:
+    """Wait, for a few seconds at most, until all processes are about to leave."""
     # torchrun ends all as soon as one has failed, in the middle of whatever they clean up.
     with suppress(Exception):
         from .backend.meeting import store
@@ -110,5 +111,6 @@ def _wait_for_the_others() -> None:
             time.sleep(0.02)
 
 
-def _has_others() -> bool:
+def has_others() -> bool:
+    """Whether torchrun started more than this process."""
     return is_launched() and os.environ.get("WORLD_SIZE") != "1"

@@ -33,6 +33,11 @@ _PASSING = 2
 """Seconds until a process whose connections are closed has ended."""
 
 
+def is_everybodys(error: BaseException) -> bool:
+    """Whether every rank has got this error, so that all go the same way."""
+    return any(getattr(each, "is_everybodys", False) for each in (error, error.__cause__))
+
+
 class RankError(RuntimeError):
     """Another rank has ended, or does not answer; the message is one line."""
 
@@ -137,6 +142,7 @@ class TorchRanks(OneProcess):
         if not self.is_first:
             outcome = answer[0]
         if outcome[1] is not None:
+            outcome[1].is_everybodys = True
             raise outcome[1]
         return outcome[0]
 
@@ -184,12 +190,14 @@ class TorchRanks(OneProcess):
     def use(self, device: torch.device, backend: str) -> None:
         super().use(device, backend)
         own_gpu = device.type == "cuda" and self._local_size() <= torch.cuda.device_count()
-        if backend == "nccl" and not own_gpu:
+        # All must take the same way: making a group waits for all of them.
+        without = [number for number, own in enumerate(self.gather(own_gpu)) if not own]
+        if backend == "nccl" and without:
             raise ValueError(
-                f"distributed.backend is nccl, which needs a GPU for each process; "
-                f"{self._local_size()} share {torch.cuda.device_count()} here"
+                f"distributed.backend is nccl, which needs a GPU for each process; rank "
+                f"{without[0]} (on {self._others[without[0]][0]}) has none of its own"
             )
-        if own_gpu and backend != "gloo":
+        if not without and backend != "gloo":
             self._tensors = dist.new_group(backend="nccl", timeout=self._timeout)
             self._wire, self._backend = device, "nccl"
 

@@ -56,8 +56,9 @@ class Recorder:
         for name, text in texts.items() if writes else ():
             write_whole(run_dir / name, text)
         self._digests = {name: hashlib.sha256(text.encode()) for name, text in texts.items()}
-        steps = read_steps(run_dir / STEPS)
-        rows = read_metrics(run_dir / METRICS)
+        # Of the files as they were cut: another rank may still see what they held before.
+        steps = [s for s in read_steps(run_dir / STEPS, partial=True) if s.step <= resume_step]
+        rows = [r for r in read_metrics(run_dir / METRICS) if int(r["step"]) <= resume_step]
         self._names = tuple(steps[0].numbers) if steps else ()
         self._columns = tuple(rows[0]) if rows else ()
         seen = int(rows[-1]["step"]) if rows else 0
