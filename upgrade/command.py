@@ -132,7 +132,7 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
         for note in merge.notes(old, new):
             print(note)
     except BaseException:
-        merge.restore()
+        merge.undo()
         raise
     return merge
 
