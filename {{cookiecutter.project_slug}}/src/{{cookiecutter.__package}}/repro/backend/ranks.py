@@ -28,8 +28,7 @@ _VARIABLES = ("NCCL_ALGO", "NCCL_PROTO", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", 
 _ALL_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 """The older name is deprecated from torch 2.13 on."""
 
-
-_PASSING = 2
+_EXIT_DELAY = 2
 """Seconds until a process whose connections are closed has ended."""
 
 
@@ -244,7 +243,7 @@ class TorchRanks(OneProcess):
     def _lost(self) -> str:
         """Which rank on this machine has ended; empty if none is known to."""
         host = self._others[self.rank][0]
-        deadline = time.monotonic() + _PASSING
+        deadline = time.monotonic() + _EXIT_DELAY
         while time.monotonic() < deadline:
             for number, (where, process) in enumerate(self._others):
                 if where == host and _has_ended(process):
