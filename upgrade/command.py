@@ -90,8 +90,13 @@ def tool() -> None:
     with undisturbed():  # which it inherits until its imports are done: no traceback from those
         running = subprocess.Popen(command, cwd=ROOT)
     with running:
-        if code := running.wait():
-            raise SystemExit(code)
+        try:
+            code = running.wait()
+        except BaseException:
+            running.terminate()
+            raise
+    if code:
+        raise SystemExit(code)
 
 
 def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | None:

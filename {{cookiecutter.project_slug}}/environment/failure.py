@@ -5,7 +5,6 @@ The few causes that users run into are recognized by the managers' messages.
 
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,8 +22,6 @@ def one_line(main: Callable[[], int], kept: str = "what was there before") -> in
     """Run `main` and return its exit code; any failure is printed as one line. `kept` names what
     Ctrl-C leaves unchanged."""
     try:
-        # Whoever started this may have held them back until it could answer in a line.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         return main()
     except SetupError as error:
         print(f"error: {without_secrets(str(error))}", file=sys.stderr)
