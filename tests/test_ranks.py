@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -113,6 +114,15 @@ def num_steps(folder: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in folder.glob("*/steps.jsonl"))
 
 
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nobody listens at {port}")
+
+
 def wait_for(folder: Path, steps: int, running: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while num_steps(folder) < steps:
@@ -178,6 +188,8 @@ def test_verify_and_compare_take_the_number_for_a_fact_and_no_cause(runs):
         assert runs.run(*runs.smoke, "--run-dir", two, ranks=2).returncode == 0
     done = runs.run("-m", "real", "compare", runs.reference, two)
     assert done.stdout.splitlines()[-2:] == ["no recorded fact differs", "IDENTICAL"]
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("ranks ")]
+    assert row == ["ranks", "1", "2"]
 
 
 @pytest.mark.parametrize("victim", [0, 2])
@@ -196,12 +208,18 @@ def test_a_killed_rank_is_started_again_by_torchrun(digits, tmp_path, victim):
     assert bits(digits, run_dir) == bits(digits, digits.reference)
 
 
-def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(digits, tmp_path):
-    """In seconds, without restarts; what was saved can be resumed, also by fewer."""
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("own_store", ["0", "1"])
+def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(
+    digits, tmp_path, victim, own_store
+):
+    """In seconds, without restarts, though the first one may have held what they shared; what was
+    saved can be resumed, also by fewer."""
     arguments = (*digits.smoke, "training.num_epochs=4")
-    running = digits.start(*arguments, ranks=3, OUTPUT_DIR=str(tmp_path))
+    how = {"OUTPUT_DIR": str(tmp_path), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": own_store}
+    running = digits.start(*arguments, ranks=3, **how)
     wait_for(tmp_path, 10, running)
-    process = workers(running)[1]
+    process = workers(running)[victim]
     started = time.monotonic()
     os.kill(process, signal.SIGKILL)
     said = running.communicate(timeout=60)[0]
@@ -210,7 +228,7 @@ def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(digits
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, said[-3000:]
     assert re.match(
-        rf"error: rank 1 \(process {process} on \S+\) ended before the others", lines[0]
+        rf"error: rank {victim} \(process {process} on \S+\) ended before the others", lines[0]
     )
     (run_dir,) = tmp_path.iterdir()
     done = digits.run("train.py", "--resume", run_dir, ranks=2)
@@ -220,22 +238,54 @@ def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(digits
 
 def test_a_node_that_is_lost_may_be_replaced(digits, tmp_path):
     """One of two torchruns and its rank are killed; another one takes their place."""
-    endpoint = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
+    port = free_port()
+    endpoint = f"--rdzv-endpoint=127.0.0.1:{port}"
     node = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
     node += ["--rdzv-backend=c10d", endpoint, "--rdzv-id=job", *digits.smoke]
     how = {"OUTPUT_DIR": str(tmp_path), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    first, second = [digits.start(*node, "training.num_epochs=4", ranks=1, **how) for _ in range(2)]
+    node.append("training.num_epochs=4")
+    first = digits.start(*node, ranks=1, **how)
+    wait_for_port(port)  # whoever is there first keeps the rendezvous, and must stay
+    second = digits.start(*node, ranks=1, **how)
     wait_for(tmp_path, 6, first)
     lost = [*workers(second), second.pid]
     for process in lost:
         os.kill(process, signal.SIGKILL)
-    third = digits.start(*node, "training.num_epochs=4", ranks=1, **how)
+    third = digits.start(*node, ranks=1, **how)
     said = "".join(each.communicate(timeout=180)[0] for each in (first, third, second))
     assert (first.returncode, third.returncode) == (0, 0), said[-3000:]
     assert said.count("error: ") == 1
     (run_dir,) = tmp_path.iterdir()
     assert len(json.loads((run_dir / "manifest.json").read_text())["resumes"]) == 1
     assert bits(digits, run_dir) == bits(digits, digits.reference)
+
+
+ODD = """
+import os, runpy, sys
+sys.argv = sys.argv[1:]
+if os.environ.get("RANK") == "1":
+    import torch
+    def load(*arguments, **how):
+        raise OSError(116, "Stale file handle")
+    torch.load = load
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_a_rank_that_alone_cannot_resume_says_why(digits, tmp_path):
+    """The others have begun to: nobody starts a new run, and nobody waits for somebody who has."""
+    done = digits.run(*digits.smoke, "--stop-at", 5, OUTPUT_DIR=str(tmp_path / "outputs"))
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "odd.py").write_text(ODD)
+    started = time.monotonic()
+    environ = {"OUTPUT_DIR": str(tmp_path / "outputs"), "PYTHONPATH": str(digits.project / "src")}
+    done = digits.run(tmp_path / "odd.py", *digits.smoke, "--auto-resume", ranks=2, **environ)
+    assert done.returncode == 1
+    assert time.monotonic() - started < 60
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Stale file handle" in errors[0]
+    (run_dir,) = (tmp_path / "outputs").iterdir()
+    assert len((run_dir / "steps.jsonl").read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize("target", ["all", "agent", "one rank"])
@@ -275,6 +325,28 @@ def test_the_ordered_sum_is_deterministic_for_one_number_of_ranks(digits, tmp_pa
     assert bits(digits, tmp_path / "a") == bits(digits, tmp_path / "b")
     done = digits.run("-m", "real", "verify", tmp_path / "b", "--ranks", 2)
     assert (done.returncode, done.stderr.count("error: ")) == (2, 1)
+
+
+def test_a_resume_in_the_other_mode_is_one_line(digits, tmp_path):
+    """The bits would be neither those of the one nor of the other."""
+    done = digits.run(*digits.smoke, "--run-dir", tmp_path / "run", "--stop-at", 5)
+    assert done.returncode == 0, done.stderr
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    done = digits.run(
+        *("train.py", "--resume", tmp_path / "run", "distributed.gradients=ordered"), ranks=2
+    )
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "config distributed.gradients was 'invariant', now 'ordered'" in line
+    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_a_verification_that_ranks_cannot_do_is_one_line(digits):
+    """torchrun's own report is left out."""
+    done = digits.run("-m", "real", "verify", digits.reference, "--ranks", 8)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: distributed.num_pieces is 4")
 
 
 BAD = {
@@ -326,8 +398,46 @@ def test_ranks_that_see_different_code_are_named_before_the_first_step(digits, t
     ]
     said = "".join(process.communicate(timeout=120)[1] for process in running)
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert re.search(r"code of rank 1 \(on \S+\) differs from that of rank 0", line)
+    assert re.search(r"code files.src/real/model.py of rank 1 \(on \S+\) differs", line)
     assert not (tmp_path / "run").exists()
+
+
+def test_nodes_with_other_arguments_are_named_and_do_not_wait_for_each_other(digits, tmp_path):
+    """One is told to resume, the other is not."""
+    node = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    node += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    started, nodes = time.monotonic(), []
+    for number, option in enumerate((("--auto-resume",), ("--seed=3",))):
+        command = (*node, f"--node-rank={number}", *digits.smoke, *option)
+        nodes.append(digits.start(*command, ranks=1, OUTPUT_DIR=str(tmp_path)))
+    said = "".join(each.communicate(timeout=120)[0] for each in nodes)
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert re.search(r"argument \d of rank 1 \(on \S+\) differs from that of rank 0", line)
+    assert line.endswith("start torchrun with the same arguments on every node")
+    assert time.monotonic() - started < 60
+    assert not any(tmp_path.iterdir())
+
+
+ALONE = """
+import os, runpy, sys
+sys.argv = sys.argv[1:]
+import real.train
+from real.repro import Run
+number = Run.log_step
+Run.log_step = lambda run, **given: number(run, **given, place=float(os.environ["RANK"]))
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_a_number_that_is_one_ranks_own_is_named_at_the_next_checkpoint(digits, tmp_path):
+    """The record would depend on who keeps it."""
+    (tmp_path / "alone.py").write_text(ALONE)
+    arguments = (tmp_path / "alone.py", *digits.smoke, "--run-dir", tmp_path / "run")
+    done = digits.run(*arguments, ranks=2, PYTHONPATH=str(digits.project / "src"))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert re.search(r"after step \d+, the steps.jsonl of rank 1 \(on \S+\) differs", line)
+    assert line.endswith("log what all ranks have: run.loss, and what run.spread returns")
 
 
 def test_a_port_that_is_taken_is_one_line(digits, tmp_path):

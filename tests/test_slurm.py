@@ -56,7 +56,8 @@ class Cluster:
         return state
 
     def log(self, job: str) -> str:
-        path = self.project / f"slurm-{job}.out"
+        number = job.partition("_")[0]  # also that of an array's last task
+        path = self.project / f"slurm-{number}.out"
         return path.read_text() if path.exists() else ""
 
 
@@ -74,15 +75,11 @@ def digests(run_dir: Path) -> list[str]:
     return [hashlib.sha256((run_dir / name).read_bytes()).hexdigest() for name in FILES]
 
 
-def the_run(outputs: Path, seed: int = 0) -> Path:
-    (run_dir,) = outputs.glob(f"*-seed{seed}-*")
-    return run_dir
-
-
 def test_a_job_that_its_time_limit_stops_returns_and_ends_in_the_same_bits(cluster, tmp_path):
-    """Two nodes of two ranks; Slurm's own signal before the limit, its queue, a second start."""
-    limit = "SLURM_ARGS=--nodes=2 --cpus-per-task=2 --time=1 --signal=B:USR1@40"
-    job = cluster.submit(limit, "RANKS=2", f"ARGS={LONG}", outputs=tmp_path / "job")
+    """Two nodes of two ranks, as a task of an array; Slurm's own signal before the limit, its
+    queue, a second start."""
+    limit = "SLURM_ARGS=--array=6 --nodes=2 --cpus-per-task=2 --time=1 --signal=B:USR1@40"
+    job = cluster.submit(limit, "RANKS=2", f"ARGS={LONG}", outputs=tmp_path / "job") + "_6"
     cluster.wait(job, "RUNNING", seconds=30)
     cluster.wait(job, "PENDING", seconds=90)
     assert "time limit: back into the queue, after 0 restarts" in cluster.log(job)
@@ -90,10 +87,10 @@ def test_a_job_that_its_time_limit_stops_returns_and_ends_in_the_same_bits(clust
     cluster.run("scontrol", "update", f"jobid={job}", "TimeLimit=30")
     single = tmp_path / "single"
     python = cluster.project / ".venv" / "bin" / "python"
-    command = [python, "train.py", "--config", "configs/smoke.yaml", "--run-dir", single, LONG]
-    cluster.run(*map(str, command))
+    command = [python, "train.py", "--config", "configs/smoke.yaml", "--seed", 6]
+    cluster.run(*map(str, [*command, "--run-dir", single, LONG]))
     assert cluster.wait(job, "COMPLETED", "FAILED", seconds=240) == "COMPLETED", cluster.log(job)
-    run_dir = the_run(tmp_path / "job")
+    run_dir = tmp_path / "job" / f"slurm-{job}"
     assert digests(run_dir) == digests(single)
     manifest = json.loads((run_dir / "manifest.json").read_text())
     (resume,) = manifest["resumes"]
@@ -109,7 +106,8 @@ def test_an_array_is_a_run_for_each_seed(cluster, tmp_path):
     for number in (3, 4):
         state = cluster.wait(f"{job}_{number}", "COMPLETED", "FAILED", seconds=120)
         assert state == "COMPLETED"
-        manifest = json.loads((the_run(tmp_path, number) / "manifest.json").read_text())
+        run_dir = tmp_path / f"slurm-{job}_{number}"
+        manifest = json.loads((run_dir / "manifest.json").read_text())
         assert (manifest["seed"], manifest["results"]["completed"]) == (number, True)
 
 

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from failure import SetupError
-from merge import Merge, is_clean, refuse_unready
+from merge import Merge, is_clean, refuse_unready, undisturbed
 from project import ROOT
 from template import Link, Template, complaint, link, run_cruft
 
@@ -87,7 +87,15 @@ def check(template: Template, reference: str) -> int:
 def tool() -> None:
     """Make sure that cruft is installed, as locked in `environment/upgrade.txt`."""
     command = [sys.executable, str(ROOT / "environment" / "tool.py"), "upgrade"]
-    if code := subprocess.run(command, cwd=ROOT).returncode:
+    with undisturbed():  # which it inherits until its imports are done: no traceback from those
+        running = subprocess.Popen(command, cwd=ROOT)
+    with running:
+        try:
+            code = running.wait()
+        except BaseException:
+            running.terminate()
+            raise
+    if code:
         raise SystemExit(code)
 
 
@@ -132,7 +140,7 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
         for note in merge.notes(old, new):
             print(note)
     except BaseException:
-        merge.restore()
+        merge.undo()
         raise
     return merge
 

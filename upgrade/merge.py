@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,8 @@ from project import ROOT
 from template import LINK
 
 BEGUN, MERGED, DONE = "begun", "merged", "done"
+PATIENCE = 5
+"""Seconds in which a git that was told to end has ended."""
 REJECTED = ".rej"
 MARKER = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
 LIFELINE = re.compile(r"Makefile|[^/]+\.mk|environment/[^/]+\.py")
@@ -221,9 +225,21 @@ class Merge:
 
     def abort(self) -> int:
         """Restore the tree and print a message."""
-        self.restore()
+        with undisturbed():
+            self.restore()
         print("the tree is as it was before the upgrade; make setup for its environment")
         return 0
+
+    def undo(self) -> None:
+        """Restore the tree at once, after a failure or an interrupt of this very process."""
+        with undisturbed():
+            lock = ROOT / git("rev-parse", "--git-path", "index.lock")
+            deadline = time.monotonic() + PATIENCE
+            while lock.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)  # the git that cruft had started is ending
+            # There was none when the upgrade began: it is left of that git, which was killed.
+            lock.unlink(missing_ok=True)
+            self.restore()
 
     def restore(self) -> None:
         """Restore the tree: tracked files from git, without the files the upgrade added.
@@ -264,6 +280,17 @@ class Merge:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path())
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold back signals to the end: make sends a second one, which would kill git at its work."""
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def kept() -> Path:

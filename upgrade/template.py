@@ -150,9 +150,14 @@ def run_cruft(*arguments: str) -> subprocess.CompletedProcess[str]:
     environ["TYPER_STANDARD_TRACEBACK"] = "1"  # from which one line can be extracted
     # -P: no module in the working directory shadows one of the template.
     command = [str(CRUFT), "-P", "-m", "cruft", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, text=True, **pipes) as running:
+        try:
+            outputs = running.communicate()
+        except BaseException:
+            running.terminate()  # not by SIGKILL, which its git would not survive in order
+            raise
+    return subprocess.CompletedProcess(command, running.returncode, *outputs)
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:

@@ -1,5 +1,10 @@
 """`--auto-resume` continues an interrupted run, and nothing else."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 from conftest import SMOKE, edit_manifest, run, train
 from real.repro.run.directory import only_writer
@@ -71,9 +76,60 @@ def test_a_run_that_somebody_trains_is_not_taken(cut_short):
         assert again(cut_short.parent) != str(cut_short)
 
 
+HOLDS = """
+import os, sys, time
+from pathlib import Path
+from real.repro.run.lock import locked
+with locked(Path(sys.argv[1])):
+    child = os.fork()  # as a loader process is started
+    print(child, flush=True) if child else None
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_killed_trainer_holds_its_run_no_longer_than_it_lives(cut_short):
+    """Its loader processes outlive it by seconds, in which a scheduler starts it again."""
+    command = [sys.executable, "-c", HOLDS, str(cut_short)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+        child = int(trainer.stdout.readline())
+        with pytest.raises(ValueError, match="another process is training"), only_writer(cut_short):
+            pass
+        trainer.kill()
+        trainer.wait()
+        try:
+            os.kill(child, 0)  # it is still there
+            with only_writer(cut_short):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_it_finds_the_run_itself(cut_short):
     """Naming one as well is refused."""
-    for option in ("--resume", "--run-dir"):
-        done = run("train", "--config", SMOKE, "--auto-resume", option, cut_short)
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: --auto-resume finds the run itself")
+    done = run("train", "--config", SMOKE, "--auto-resume", "--resume", cut_short)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --auto-resume finds the run itself")
+
+
+def test_a_directory_of_its_own_is_started_resumed_and_then_left_alone(tmp_path, smoke_run):
+    """`--auto-resume --run-dir`: whatever else is in the output directory, and however often."""
+    mine = tmp_path / "outputs" / "job-7"
+    named = ("--run-dir", mine)
+    train(tmp_path / "outputs" / "another", "--stop-at", 7)
+    train(mine, "--auto-resume", "--stop-at", 4)
+    assert again(tmp_path / "outputs", *named) == str(mine)
+    for name in ("steps.jsonl", "metrics.csv", "model.safetensors"):
+        assert (mine / name).read_bytes() == (smoke_run / name).read_bytes()
+    before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    assert again(tmp_path / "outputs", *named) == str(mine)
+    assert before == {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    assert len(list(mine.parent.iterdir())) == 2
+
+
+def test_a_directory_of_its_own_is_not_exchanged_for_another(cut_short):
+    """A run that cannot be resumed there is an error, since a new one has no place."""
+    done = run("train", "--config", SMOKE, "--auto-resume", "--run-dir", cut_short, "--seed", "5")
+    assert done.returncode == 2
+    assert "began with something else" in done.stderr
+    assert len(list(cut_short.parent.iterdir())) == 1

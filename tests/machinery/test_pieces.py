@@ -42,7 +42,7 @@ def test_a_sum_follows_the_tree_and_not_the_order_of_the_pieces():
     tree = TreeSum(4, ONE_PROCESS)
     for piece, value in enumerate(values):
         tree.add(piece, [torch.tensor([value]), None])
-    (total, nothing), _ = tree.total([])
+    (total, nothing), *_ = tree.total([])
     in_order = torch.zeros(1)
     for value in values:
         in_order += torch.tensor([value])
@@ -55,7 +55,8 @@ class Meeting:
     """Ranks as threads of this process, which exchange what torch.distributed would."""
 
     def __init__(self, size):
-        self.size, self.barrier, self.table = size, threading.Barrier(size), [None] * size
+        self.size, self.table = size, [None] * size
+        self.barrier = threading.Barrier(size, timeout=60)
 
     def swap(self, rank, value):
         self.table[rank] = value
@@ -97,8 +98,9 @@ def summed(leaves, size):
             for piece in mine:
                 tree.add(piece, [t if t is None else t.clone() for t in step[piece]])
             numbers = [torch.tensor(float(piece), dtype=torch.float64) for piece in mine]
-            total, everybodys = tree.total(numbers)
+            total, everybodys, has_news = tree.total(numbers, news=rank == size - 1)
             assert [*map(float, everybodys)] == [*range(len(step))]
+            assert has_news
             sums.append(total)
         return sums
 
@@ -183,6 +185,93 @@ def test_statistics_become_the_mean_over_the_pieces_and_counters_count_steps():
     assert net.norm.num_batches_tracked == 1
     assert torch.equal(net.constant.view(torch.int32), before.view(torch.int32))
     assert net.idle.weight.grad is None
+
+
+class Watched(nn.Module):
+    """A running maximum, which some pieces leave alone; a part that some do not use; a NaN."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.rare = nn.Linear(3, 1), nn.Linear(3, 1).double()
+        self.register_buffer("largest", torch.tensor(1.0))
+        self.register_buffer("constant", torch.tensor([0.1, float("nan")]))
+
+    def forward(self, x):
+        self.largest.copy_(torch.maximum(self.largest, x.detach().max()))
+        out = self.always(x)
+        return out + self.rare(x.double()) if x.max() > 2 else out
+
+
+def steps_on(size, batches, net):
+    """Gradients, buffers and losses of some steps in four pieces on `size` ranks, by rank."""
+    meeting = Meeting(size)
+
+    def work(rank):
+        model = Watched()
+        model.load_state_dict(net.state_dict())
+        ranks = Rank(meeting, rank) if size > 1 else ONE_PROCESS
+        pieces, seen = Pieces(4, 1, ranks), []
+        pieces.place(model)
+        mine = share(4, rank, size)
+        for batch in batches:
+            model.zero_grad(set_to_none=True)
+            width = len(batch) // 4
+            for piece in pieces.cut(
+                [batch[mine.start * width : mine.stop * width]], lambda p: None
+            ):
+                pieces.backward(model(piece).square().mean())
+            tensors = [*(p.grad for p in model.parameters()), *model.buffers()]
+            clones = [
+                None if t is None else t.reshape(-1).view(torch.uint8).tolist() for t in tensors
+            ]
+            seen.append((clones, float(pieces.loss())))
+        return seen
+
+    with ThreadPoolExecutor(size) as pool:
+        return [*pool.map(work, range(size))]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_what_only_some_pieces_change_does_not_depend_on_the_ranks(size):
+    """A buffer that a piece leaves alone counts with its value from before, whoever computes it; a
+    dtype without a gradient on one rank, and a constant with a NaN in it, are no trouble."""
+    torch.manual_seed(3)
+    net, batches = Watched(), [torch.randn(8, 3).clamp(-1.5, 1.5) for _ in range(4)]
+    batches[1][0, 0], batches[2][7, 1], batches[3][2, 2] = 5.0, 7.0, 9.0
+    (alone,) = steps_on(1, batches, net)
+    assert steps_on(size, batches, net) == [alone] * size
+    maxima = [torch.tensor(clones[4], dtype=torch.uint8).view(torch.float32) for clones, _ in alone]
+    highest = batches[0].view(4, -1).max(dim=1).values
+    assert maxima[0].item() == torch.maximum(highest, torch.tensor(1.0)).mean().item()
+    assert maxima[1] > maxima[0]
+
+
+def test_a_count_that_differs_between_pieces_is_refused():
+    """It has no mean, and the last piece's would depend on the ranks: one line names it."""
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            self.seen += int(x.max() > 0)
+            return super().forward(x)
+
+    net = Counting(3, 1)
+    net.register_buffer("seen", torch.tensor(0))
+    pieces = Pieces(2, 1, ONE_PROCESS)
+    pieces.place(net)
+    batch = torch.tensor([[1.0] * 3, [-1.0] * 3])
+    with pytest.raises(ValueError, match="the buffer seen counts differently for two pieces"):
+        for piece in pieces.cut([batch], lambda piece: None):
+            pieces.backward(net(piece).mean())
+
+
+def test_a_sparse_gradient_is_refused():
+    """In one line, with the two ways out."""
+    net = nn.Embedding(4, 2, sparse=True)
+    pieces = Pieces(2, 1, ONE_PROCESS)
+    pieces.place(net)
+    with pytest.raises(ValueError, match=r"a gradient is sparse.*sparse=True.*num_pieces=1"):
+        for piece in pieces.cut([torch.arange(4)], lambda piece: None):
+            pieces.backward(net(piece).mean())
 
 
 def test_gradients_from_before_are_added_to():

@@ -5,6 +5,7 @@ python environment/tool.py NAME          (from environment/NAME.txt into .envs/t
 
 import hashlib
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sources import Sources, pip_install
 
 def main() -> int:
     """Create the environment unless it exists with the same lock."""
+    # An upgrade holds signals back until this can answer them in a line.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     name = sys.argv[1]
     lock = ROOT / "environment" / f"{name}.txt"
     prefix = ROOT / ".envs" / f"tool-{name}"

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
 from .files import CONFIG, CURVES, MANIFEST, PROJECT, find_project_root
-from .launched import check_launcher, is_launched, leave, restarts, says, speaks
+from .launched import (
+    check_launcher,
+    has_others,
+    is_launched,
+    leave,
+    restarts,
+    says,
+    speaks,
+    wait_for_the_others,
+)
 from .redact import without_secrets
 from .run.manifest import read_manifest
 from .signals import CTRL_C, Interrupted, ending_by_signals, exit_code
@@ -30,6 +39,7 @@ if TYPE_CHECKING:  # `--help` does without pydantic
     from .config.run_config import RunConfig
 
 FAILURE, BAD_INPUT = 1, 2
+_SAME_ARGUMENTS = "start torchrun with the same arguments on every node"
 
 
 def run_command(
@@ -83,7 +93,12 @@ def _run(options: argparse.Namespace) -> int:
     except OSError as error:
         # A full disk or a missing permission: the training or the comparison failed.
         where = f": {error.filename}" if error.filename else ""
-        _tell(f"{error.strerror}{where}" if error.strerror else error)
+        # Of a disk that is full for all ranks, the one that writes says most.
+        shared = has_others() and _concerns_all(error)
+        if speaks() or not shared:
+            _tell(f"{error.strerror}{where}" if error.strerror else error)
+        if shared:
+            wait_for_the_others()
         return FAILURE if options.run is _train else BAD_INPUT
     except Exception as error:
         if options.run is _train:
@@ -163,7 +178,7 @@ def _parser(config_class: "Callable[[], type[RunConfig]]") -> argparse.ArgumentP
     train.add_argument(
         "--auto-resume",
         action="store_true",
-        help="resume the latest interrupted run with this config, if there is one",
+        help="resume the latest interrupted run with this config, or that in --run-dir, if any",
     )
     train.add_argument(
         "--allow-changes",
@@ -279,7 +294,13 @@ def _train(options: argparse.Namespace) -> int:
         if is_launched():
             _take_up(options)
         resume = options.resume
-        if options.auto_resume:
+        if options.auto_resume and options.run_dir:
+            resume, is_complete = _found_there(options.run_dir)
+            if is_complete:
+                if speaks():
+                    print(f"run: {options.run_dir}")
+                return 0
+        elif options.auto_resume:
             from .backend.ranks import connect
             from .run.directory import find_unfinished
 
@@ -289,7 +310,8 @@ def _train(options: argparse.Namespace) -> int:
             run_dir = resume or options.run_dir
             result = train_model(config, run_dir=run_dir, resume=resume is not None, **how)
         except ValueError as error:
-            if not (options.auto_resume and resume):
+            # Where one rank alone is in trouble, the others have begun to resume.
+            if not (options.auto_resume and resume and _concerns_all(error)) or options.run_dir:
                 raise
             # Other data, a damaged checkpoint, or another process that was faster.
             if speaks():
@@ -322,26 +344,45 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _concerns_all(error: Exception) -> bool:
+    if not has_others():
+        return True
+    from .backend.ranks import is_everybodys
+
+    return is_everybodys(error)
+
+
 def _take_up(options: argparse.Namespace) -> None:
     """When torchrun starts all processes again after a failure: the run is resumed."""
     from .backend.ranks import connect
 
-    # A node that joined later has counted fewer restarts; all must decide the same.
     ranks = connect()
-    if not max(ranks.gather(restarts())) or options.resume or options.auto_resume:
-        return
-    if not options.run_dir:
+    # With other options they would wait for each other in different places.
+    arguments = dict(enumerate(sys.argv[1:], start=1))
+    ranks.same({f"argument {n}": text for n, text in arguments.items()}, "", _SAME_ARGUMENTS)
+    # A node that joined later has counted fewer restarts; all must decide the same.
+    if max(ranks.gather(restarts())) and not options.resume:
         options.auto_resume = True
-    elif ranks.first((options.run_dir / MANIFEST).is_file):
-        options.resume, options.run_dir = options.run_dir, None
+
+
+def _found_there(run_dir: Path) -> tuple[Path | None, bool]:
+    """The run directory if it holds a run, and whether that is complete."""
+    from .backend.ranks import connect
+
+    def look() -> tuple[Path | None, bool]:
+        if not (run_dir / MANIFEST).is_file():
+            return None, False
+        return run_dir, bool(read_manifest(run_dir)["results"]["completed"])
+
+    return connect().first(look)
 
 
 def _train_config(options: argparse.Namespace) -> "RunConfig":
     from .config.load import load_config
 
     path = options.config
-    if options.auto_resume and (options.resume or options.run_dir):
-        raise ValueError("--auto-resume finds the run itself; leave out --resume and --run-dir")
+    if options.auto_resume and options.resume:
+        raise ValueError("--auto-resume finds the run itself; leave out --resume")
     if options.resume is not None:
         read_manifest(options.resume)  # a run directory, or else an error
         if options.run_dir is not None:

@@ -1,15 +1,18 @@
-"""Whether torchrun started this process together with others; no framework is imported.
+"""Whether torchrun started this process together with others, and what they tell each other before
+they are connected and after one of them has failed.
 
 torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and where the processes meet (MASTER_ADDR, MASTER_PORT);
 https://docs.pytorch.org/docs/stable/elastic/run.html. Other programs leave some of these variables
 behind, so what counts is the one that only torchrun sets.
 """
 
+import hashlib
 import os
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 BAD_INPUT = 2
@@ -31,7 +34,7 @@ def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
     return {n: v for n, v in environ.items() if n not in (*SET_BY_TORCHRUN, *_NOT_TORCHRUN)}
 
 
-_NEW_STORE = (
+_REPLACED_NODE_ADVICE = (
     "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on every node, or the ranks of a node "
     "that is replaced do not find the others"
 )
@@ -71,7 +74,7 @@ def check_launcher() -> str:
             the only one.
     """
     if is_launched():
-        return _NEW_STORE if _may_lose_a_node() and speaks() else ""
+        return _REPLACED_NODE_ADVICE if _may_lose_a_node() and speaks() else ""
     for name in _NOT_TORCHRUN:
         number = os.environ.get(name, "")
         if number.isdecimal() and int(number) > 1:
@@ -92,12 +95,10 @@ def _may_lose_a_node() -> bool:
 
 def says(matter: str) -> bool:
     """Whether this process prints an error: of several about the same matter, the first to ask."""
-    if not _has_others():
+    if not has_others():
         return True
-    with suppress(Exception):  # the other side of the store may be gone
-        from .backend.meeting import store
-
-        return store().add(f"error/{restarts()}/{matter}", 1) == 1
+    with suppress(Exception):  # whoever keeps the store may be gone
+        return _note(f"error-{hashlib.sha256(matter.encode()).hexdigest()[:16]}") == 1
     return True
 
 
@@ -108,25 +109,56 @@ def leave(code: int) -> NoReturn:
     """
     if not is_launched():
         sys.exit(code)
-    if code == BAD_INPUT and _has_others():
-        _wait_for_the_others()
+    if code == BAD_INPUT and has_others():
+        wait_for_the_others()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-def _wait_for_the_others() -> None:
+def wait_for_the_others() -> None:
+    """Wait, for a few seconds at most, until all processes are about to leave."""
     # torchrun ends all as soon as one has failed, in the middle of whatever they clean up.
     with suppress(Exception):
-        from .backend.meeting import store
-
-        place, name = store(), f"leaving/{restarts()}"
-        place.add(name, 1)
+        _note("leaving")
+        everybody = int(os.environ["WORLD_SIZE" if is_store_kept() else "LOCAL_WORLD_SIZE"])
         deadline = time.monotonic() + GRACE
-        while place.add(name, 0) < int(os.environ["WORLD_SIZE"]) and time.monotonic() < deadline:
+        while _noted("leaving") < everybody and time.monotonic() < deadline:
             time.sleep(0.02)
 
 
-def _has_others() -> bool:
+def _note(name: str) -> int:
+    """Count one more, among all processes that torchrun started together; on this node only if
+    their store is not kept, and may be gone with one of them."""
+    if is_store_kept():
+        from .backend.meeting import store
+
+        return store().add(f"{name}/{restarts()}", 1)
+    number = 1
+    while True:
+        with suppress(FileExistsError):
+            (_attempt() / f"{name}-{number}").touch(exist_ok=False)
+            return number
+        number += 1
+
+
+def _noted(name: str) -> int:
+    if is_store_kept():
+        from .backend.meeting import store
+
+        return store().add(f"{name}/{restarts()}", 0)
+    return len([*_attempt().glob(f"{name}-*")])
+
+
+def _attempt() -> Path:
+    # torchrun makes a folder for each start, and in it one for each process.
+    named = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not named:  # it was told to keep no logs
+        raise RuntimeError("torchrun has no folder")
+    return Path(named).parent.parent
+
+
+def has_others() -> bool:
+    """Whether torchrun started more than this process."""
     return is_launched() and os.environ.get("WORLD_SIZE") != "1"

@@ -95,7 +95,7 @@ class Pieces(WholeBatch):
 
     def __init__(self, num_pieces: int, accumulate: int, ranks: OneProcess) -> None:
         super().__init__(num_pieces * accumulate)
-        self.num_pieces = num_pieces
+        self.num_pieces, self._ranks = num_pieces, ranks
         self.pieces = share(num_pieces, ranks.rank, ranks.size)
         self._modules: list[nn.Module] = []
         self._statistics: _Statistics | None = None
@@ -124,17 +124,29 @@ class Pieces(WholeBatch):
             for number, part in enumerate(parts, start=1):
                 yield _slice(part, place, len(self.pieces))
                 self._check(place * len(parts) + number)
-            gradients = [parameter.grad for parameter in parameters]
+            gradients = [_dense(parameter.grad) for parameter in parameters]
             self._tree.add(piece, gradients + statistics.moved())
-        total, losses = self._tree.total([loss.double() for loss in self._losses])
+        losses = [loss.double() for loss in self._losses]
+        total, losses, is_new = self._tree.total(losses, news=bool(statistics.found()))
         for parameter, before, gradient in zip(parameters, kept, total, strict=False):
             parameter.grad = gradient if before is None or gradient is None else before + gradient
         statistics.set([*total[len(parameters) :]], self.num_pieces)
+        if is_new:
+            self._take_in(statistics)
         self._total = _in_order(losses)
         self.whole = True
 
     def loss(self) -> Tensor:
         return self._total
+
+    def _take_in(self, statistics: "_Statistics") -> None:
+        # Once for each buffer: some rank saw it change, so that all have to share it.
+        new = sorted(set().union(*self._ranks.gather(statistics.found())))
+        tree = TreeSum(self.num_pieces, self._ranks)
+        for place, piece in enumerate(self.pieces):
+            tree.add(piece, statistics.first_time(place, new))
+        statistics.set(tree.total([])[0], self.num_pieces)
+        statistics.watch(new)
 
 
 def _in_order(numbers: list[Tensor]) -> Tensor:
@@ -145,13 +157,26 @@ def _in_order(numbers: list[Tensor]) -> Tensor:
     return total
 
 
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    if gradient is not None and gradient.is_sparse:
+        raise ValueError(
+            "a gradient is sparse, and run.pieces adds dense ones: leave out sparse=True, or set "
+            "distributed.num_pieces=1"
+        )
+    return gradient
+
+
 def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
     found = {id(p): p for module in modules for p in module.parameters()}
     return list(found.values())
 
 
 class _Statistics:
-    """The buffers that a forward pass changes: each piece starts from the same values."""
+    """The buffers that a forward pass changes: each piece starts from the same values.
+
+    Which they are shows in training, and all ranks must know of each: a piece that leaves such a
+    buffer alone contributes the value from before the step.
+    """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._places = [
@@ -161,30 +186,67 @@ class _Statistics:
             for name, buffer in owner._buffers.items()
             if buffer is not None
         ]
-        self._before: list[Tensor] = []
         self._moving: set[int] = set()
+        self._before: list[Tensor] = []
+        self._after: list[dict[int, Tensor]] = []
+        """For each piece, the buffers that it changed and that nobody had changed so far."""
+        self._counts: dict[int, Tensor] = {}
+        """Whole numbers after the first piece."""
 
     def keep(self) -> None:
         """Note the values before a step."""
         self._before = [buffer.clone() for buffer in self._now()]
+        self._after, self._counts = [], {}
 
     def reset(self) -> None:
         """Give every changed buffer the value from before the step."""
         now = self._now()
-        for number in self._moving:
+        for number in self._moving | self.found():
             now[number].copy_(self._before[number])
 
     def moved(self) -> Leaf:
-        """What the piece made of the buffers it changed; counters are the same for every piece."""
+        """What the piece made of the buffers that are known to change.
+
+        Raises:
+            ValueError: a count differs between two pieces, so that there is no mean.
+        """
         now = self._now()
-        for number, (buffer, before) in enumerate(zip(now, self._before, strict=True)):
-            # By value: the kernels of batch normalization leave no other trace.
-            if number not in self._moving and not torch.equal(buffer, before):
-                self._moving.add(number)
+        # By value: the kernels of batch normalization leave no other trace.
+        self._after.append(
+            {
+                number: buffer.clone()
+                for number, (buffer, before) in enumerate(zip(now, self._before, strict=True))
+                if number not in self._moving and not _same_bits(buffer, before)
+            }
+        )
+        for number, buffer in enumerate(now):
+            if not buffer.is_floating_point():
+                first = self._counts.setdefault(number, buffer.clone())
+                if not torch.equal(first, buffer):
+                    raise ValueError(
+                        f"the buffer {self._places[number][1]} counts differently for two pieces "
+                        "of a batch, and has no mean; set distributed.num_pieces=1"
+                    )
         return [
             buffer.clone() if number in self._moving and buffer.is_floating_point() else None
             for number, buffer in enumerate(now)
         ]
+
+    def found(self) -> set[int]:
+        """The buffers that changed here for the first time in this step."""
+        return set().union(*self._after)
+
+    def first_time(self, place: int, new: list[int]) -> Leaf:
+        """What the piece at `place` made of the buffers that are `new` to change."""
+        values: Leaf = [None] * len(self._places)
+        for number in new:
+            if self._before[number].is_floating_point():
+                values[number] = self._after[place].get(number, self._before[number].clone())
+        return values
+
+    def watch(self, new: list[int]) -> None:
+        """Take these for buffers that change."""
+        self._moving |= {*new}
 
     def set(self, total: Leaf, num_pieces: int) -> None:
         """Take the mean over the pieces."""
@@ -194,6 +256,11 @@ class _Statistics:
 
     def _now(self) -> list[Tensor]:
         return [owner._buffers[name] for owner, name in self._places]
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    # Not of the values: NaN, which a constant may hold, equals nothing.
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def _slice(batch: Any, place: int, number: int) -> Any:

@@ -5,6 +5,7 @@ Both have the same methods, so that nobody asks for the number.
 """
 
 import datetime
+import logging
 import os
 import socket
 import time
@@ -20,6 +21,8 @@ from ..launched import is_launched, is_store_kept, rank, restarts
 from ..signals import StopRequest
 from .patience import patience
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 CPU = torch.device("cpu")
 _VARIABLES = ("NCCL_ALGO", "NCCL_PROTO", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_NVLS_ENABLE")
@@ -28,9 +31,15 @@ _VARIABLES = ("NCCL_ALGO", "NCCL_PROTO", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", 
 _ALL_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 """The older name is deprecated from torch 2.13 on."""
 
+_SAME = "every rank needs the same checkout, data and environment"
 
-_PASSING = 2
+_EXIT_DELAY = 2
 """Seconds until a process whose connections are closed has ended."""
+
+
+def is_everybodys(error: BaseException) -> bool:
+    """Whether every rank has got this error, so that all go the same way."""
+    return any(getattr(each, "is_everybodys", False) for each in (error, error.__cause__))
 
 
 class RankError(RuntimeError):
@@ -52,11 +61,11 @@ class OneProcess:
         """What `work` returns on the first rank, on every rank; or the error that it raises."""
         return work()
 
-    def same(self, facts: Mapping[str, Any], what: str = "") -> None:
+    def same(self, facts: Mapping[str, Any], what: str = "", advice: str = "") -> None:
         """Check that `facts` are equal on every rank.
 
         Raises:
-            ValueError: they differ; the message names them and the ranks.
+            ValueError: they differ; the message names them, the ranks, and ends in the advice.
         """
 
     def all_see(self, path: Path) -> None:
@@ -118,7 +127,7 @@ class TorchRanks(OneProcess):
             dist.init_process_group("gloo", timeout=self._timeout, **how)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        self._wire = CPU
+        self._device = self._wire = CPU
         self._tensors = dist.group.WORLD
         self._backend = "gloo"
         self._signal: int | None = None
@@ -138,20 +147,21 @@ class TorchRanks(OneProcess):
         if not self.is_first:
             outcome = answer[0]
         if outcome[1] is not None:
+            outcome[1].is_everybodys = True
             raise outcome[1]
         return outcome[0]
 
-    def same(self, facts: Mapping[str, Any], what: str = "") -> None:
+    def same(self, facts: Mapping[str, Any], what: str = "", advice: str = _SAME) -> None:
         all_facts = self.gather(dict(facts))
-        for name in facts:
+        # Of those that not every rank has, too: all ranks must come to the same verdict.
+        for name in dict.fromkeys(name for each in all_facts for name in each):
             values = [each.get(name) for each in all_facts]
             odd = [number for number, value in enumerate(values) if value != values[0]]
             if odd:
                 host = self._others[odd[0]][0]
                 raise ValueError(
                     f"{what}{name} of rank {odd[0]} (on {host}) differs from that of rank 0: "
-                    f"{str(values[odd[0]])[:40]} against {str(values[0])[:40]}; every rank needs "
-                    "the same checkout, data and environment"
+                    f"{str(values[odd[0]])[:40]} against {str(values[0])[:40]}; {advice}"
                 )
 
     def all_see(self, path: Path) -> None:
@@ -184,13 +194,17 @@ class TorchRanks(OneProcess):
 
     def use(self, device: torch.device, backend: str) -> None:
         super().use(device, backend)
+        self._device = device
+        self.same({"kind of device": device.type}, "the ", "name one with its key: cpu or cuda")
         own_gpu = device.type == "cuda" and self._local_size() <= torch.cuda.device_count()
-        if backend == "nccl" and not own_gpu:
+        # All must take the same way: making a group waits for all of them.
+        without = [number for number, own in enumerate(self.gather(own_gpu)) if not own]
+        if backend == "nccl" and without:
             raise ValueError(
-                f"distributed.backend is nccl, which needs a GPU for each process; "
-                f"{self._local_size()} share {torch.cuda.device_count()} here"
+                f"distributed.backend is nccl, which needs a GPU for each process; rank "
+                f"{without[0]} (on {self._others[without[0]][0]}) has none of its own"
             )
-        if own_gpu and backend != "gloo":
+        if not without and backend != "gloo":
             self._tensors = dist.new_group(backend="nccl", timeout=self._timeout)
             self._wire, self._backend = device, "nccl"
 
@@ -230,7 +244,14 @@ class TorchRanks(OneProcess):
             target.copy_(wired)
 
     def describe(self) -> dict[str, Any]:
-        gpu = torch.cuda.get_device_name() if self._wire.type == "cuda" else None
+        on_gpu = self._device.type == "cuda"
+        gpus = self.gather(torch.cuda.get_device_name(self._device) if on_gpu else None)
+        if self.is_first and len({*gpus}) > 1:
+            _log.warning(
+                "warning: the ranks have different GPUs (%s), so the bits depend on which computes "
+                "what",
+                ", ".join(sorted({*gpus})),
+            )
         version = ".".join(map(str, torch.cuda.nccl.version())) if self._backend == "nccl" else None
         return {
             "num_ranks": self.size,
@@ -238,7 +259,7 @@ class TorchRanks(OneProcess):
             "backend": self._backend,
             "nccl": version,
             "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-            "gpus_by_rank": self.gather(gpu),
+            "gpus_by_rank": gpus,
         }
 
     def _local_size(self) -> int:
@@ -253,7 +274,7 @@ class TorchRanks(OneProcess):
     def _lost(self) -> str:
         """Which rank on this machine has ended; empty if none is known to."""
         host = self._others[self.rank][0]
-        deadline = time.monotonic() + _PASSING
+        deadline = time.monotonic() + _EXIT_DELAY
         while time.monotonic() < deadline:
             for number, (where, process) in enumerate(self._others):
                 if where == host and _has_ended(process):

@@ -45,16 +45,18 @@ class TreeSum:
                 return
             self._stack[-2:] = [((left[0], right[1]), _join(a, b))]
 
-    def total(self, numbers: list[Tensor]) -> tuple[Leaf, list[Tensor]]:
-        """The sum over all pieces, the same bits on every rank; and the `numbers` of all ranks, as
-        many float64 scalars for each piece."""
+    def total(
+        self, numbers: list[Tensor], *, news: bool = False
+    ) -> tuple[Leaf, list[Tensor], bool]:
+        """The sum over all pieces, the same bits on every rank; the `numbers` of all ranks, as many
+        float64 scalars for each piece; and whether any rank has `news`."""
         held, ranks = [leaf for _, leaf in self._stack], self._ranks
         if not isinstance(ranks, TorchRanks) or ranks.size == 1:
-            return held[0], numbers
+            return held[0], numbers, news
         every = zip(*held, strict=True)
         first = [next((t for t in same if t is not None), None) for same in every]
         forms = [None if tensor is None else (tensor.shape, tensor.dtype) for tensor in first]
-        everybodys = self._share_numbers(numbers, changed=forms != self._forms)
+        everybodys = self._share_numbers(numbers, changed=forms != self._forms, news=news)
         if any(changed for changed, *_ in everybodys):
             self._forms = forms
             # A parameter that has no gradient here may have one elsewhere.
@@ -63,18 +65,22 @@ class TreeSum:
         result: Leaf = [None] * len(first)
         for flat in self._flats:
             flat.add_up(held, result)
-        return result, [number for _, *others in everybodys for number in others]
+        shared_numbers = [number for _, _, *others in everybodys for number in others]
+        return result, shared_numbers, any(news for _, news, *_ in everybodys)
 
-    def _share_numbers(self, numbers: list[Tensor], *, changed: bool) -> list[list[Tensor]]:
-        # With them travels the one thing that all must know before the gradients do.
+    def _share_numbers(
+        self, numbers: list[Tensor], *, changed: bool, news: bool
+    ) -> list[list[Tensor]]:
+        # With them travels what all must know before the gradients do.
         ranks, num_pieces = self._ranks, self._root[1]
         shares = [len(share(num_pieces, rank, ranks.size)) for rank in range(ranks.size)]
         each = len(numbers) // shares[ranks.rank]
-        mine = torch.zeros(1 + each * max(shares), dtype=torch.float64)
-        mine[0] = changed
-        mine[1 : 1 + len(numbers)] = torch.stack(numbers)
+        mine = torch.zeros(2 + each * max(shares), dtype=torch.float64)
+        mine[0], mine[1] = changed, news
+        for place, number in enumerate(numbers, start=2):
+            mine[place] = number
         rows = ranks.collect_numbers(mine).view(ranks.size, -1)
-        return [[*row[: 1 + each * count]] for row, count in zip(rows, shares, strict=True)]
+        return [[*row[: 2 + each * count]] for row, count in zip(rows, shares, strict=True)]
 
     def _plan(self, forms: list[Form | None], tensors: Leaf) -> None:
         device = next(tensor.device for tensor in tensors if tensor is not None)
@@ -118,7 +124,8 @@ class _Flat:
         for leaf, views in zip(held, self._into, strict=True):
             own = [leaf[i] for i in self._places]
             there = [(view, t) for view, t in zip(views, own, strict=True) if t is not None]
-            torch._foreach_copy_([view for view, _ in there], [tensor for _, tensor in there])
+            if there:
+                torch._foreach_copy_([view for view, _ in there], [tensor for _, tensor in there])
             for view, tensor in zip(views, own, strict=True):
                 if tensor is None:
                     view.fill_(-0.0)  # to which anything can be added without a change of bits

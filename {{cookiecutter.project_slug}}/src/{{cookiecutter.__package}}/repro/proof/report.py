@@ -1,7 +1,7 @@
 """`compare`: two runs side by side, where they part and why, a verdict; and a page to pass on."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from ..files import STEPS
 from ..run.listing import Summary, align, clock, number, printable, summarize
 from ..run.logs import Step, read_steps
+from ..run.manifest import num_ranks, read_manifest
 from .compare import Comparison, Divergence, compare_runs, explain
 from .html import write_html
 
@@ -67,6 +68,9 @@ def rows(run_a: Path, run_b: Path, result: Comparison) -> list[list[str]]:
         _row("commit", a.commit, b.commit),
         _row("config", _name(a), _name(b)),
     ]
+    ranks = [_ranks(read_manifest(run_dir)) for run_dir in (run_a, run_b)]
+    if ranks != ["1", "1"]:
+        table.append(_row("ranks", *ranks))
     changed = [cause for cause in result.causes if cause.layer == "config"]
     table += [_row(cause.key, cause.a, cause.b) for cause in changed[:MAX_ROWS]]
     if len(changed) > MAX_ROWS:
@@ -122,6 +126,15 @@ def write_report(path: Path, run_a: Path, run_b: Path, result: Comparison) -> No
         **drawing(*steps, result.divergence, names=("A", "B")),
         facts=[["", "A", "B"], *rows(run_a, run_b, result)],
         differences=[(f"{c.layer}: {c.key}", c.a, c.b) for c in result.causes],
+    )
+
+
+def _ranks(manifest: Mapping[str, Any]) -> str:
+    """How many processes a run had, from its beginning through its resumes."""
+    starts = [manifest, *manifest.get("resumes", [])]
+    numbers = [str(num_ranks({**each, "resumes": []})) for each in starts]
+    return ", then ".join(
+        n for n, before in zip(numbers, ["", *numbers], strict=False) if n != before
     )
 
 

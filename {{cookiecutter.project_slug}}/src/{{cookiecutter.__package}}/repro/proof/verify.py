@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -246,11 +247,19 @@ def _execute(ranks: int, *arguments: object) -> None:
         environ |= {"OMP_NUM_THREADS": "1"}  # or torchrun says at length that it sets it
     # A verification is not an experiment, so it is not tracked.
     done = subprocess.run(
-        [*command, "tracking.mlflow_uri="], env=environ, stdout=subprocess.DEVNULL
+        [*command, "tracking.mlflow_uri="],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if ranks > 1 else None,
+        text=True,
     )
     if done.returncode == BAD_INPUT:
         raise SystemExit(BAD_INPUT)  # the process has already printed why, in one line
     if done.returncode:
+        # torchrun adds pages of its own to the one line that counts.
+        if ours := re.search("^error: (.+)", done.stderr or "", re.MULTILINE):
+            raise ValueError(ours[1])
+        sys.stderr.write(done.stderr or "")
         raise ValueError(f"the run could not be executed again: exit code {done.returncode}")
 
 

@@ -116,15 +116,24 @@ def describe_run(
 def seen_by_all(run_dir: Path, config: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same for all processes of a run."""
     root = find_project_root()
-    code, environment = describe_code(root, leave_out=run_dir), describe_environment(root)
+    environment = describe_environment(root)
+    code = describe_code(root, leave_out=run_dir)
+    layers = {
+        "config": to_dict(config),
+        "code": {"files": code["files"], **code},  # a file says more than that something differs
+        "determinism": read_determinism(),
+    }
+    facts = {
+        f"{name} {key}": value
+        for name, layer in layers.items()
+        for key, value in flatten(layer).items()
+    }
     return {
-        "config": config_sha256(to_dict(config)),
-        "code": config_sha256(code),
+        **facts,
         "data": data["sha256"],
         "lock": environment["lock_sha256"],
         "torch": environment["packages"].get("torch"),
         "Python": environment["python"],
-        "determinism": config_sha256(read_determinism()),
     }
 
 

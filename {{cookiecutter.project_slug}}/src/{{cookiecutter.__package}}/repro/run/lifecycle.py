@@ -53,6 +53,8 @@ from .saver import Saver
 _log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=RunConfig)
+_SHARED_NUMBERS = "log what all ranks have: run.loss, and what run.spread returns"
+
 M = TypeVar("M")
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -414,9 +416,12 @@ class Run(Generic[C]):
         if self._row.get("step") != step + 1 or name not in self._row:
             raise ValueError(f"keep_best of {name!r}, which log_metrics did not log at this step")
         value, best = self._row[name], self._best.get(name)
-        if math.isnan(value):
-            return
-        if best is None or (value > best if higher else value < best):  # on a tie, keep the earlier
+
+        def is_better() -> bool:  # on a tie, the earlier one is kept; nothing is better than NaN
+            return value > best if higher else value < best
+
+        # One rank decides, since all of them save then, or none.
+        if self._ranks.first(lambda: not math.isnan(value) and (best is None or is_better())):
             self._best, self._is_best = {"step": step + 1, name: value}, True
 
     def _now(self, verb: str) -> int:
@@ -449,7 +454,9 @@ class Run(Generic[C]):
         logs = self._recorder.digests()
         self._state = capture(self._objects, step=self._done, best=self._best, logs=logs)
         if self._ranks.size > 1:
-            self._ranks.same({"state": digest(self._state)}, f"after step {self._done}, the ")
+            after = f"after step {self._done}, the "
+            self._ranks.same(logs, after, _SHARED_NUMBERS)
+            self._ranks.same({"state": digest(self._state)}, after)
         how = {"first": self._recorder.to_disk, "wait": wait}
         self._ranks.first(lambda: self._saver.save(self._state, **how))
 

@@ -70,8 +70,9 @@ class Recorder:
         for name, text in texts.items() if writes else ():
             write_whole(run_dir / name, text)
         self._digests = {name: hashlib.sha256(text.encode()) for name, text in texts.items()}
-        steps = read_steps(run_dir / STEPS)
-        rows = read_metrics(run_dir / METRICS)
+        # Of the files as they were cut: another rank may still see what they held before.
+        steps = [s for s in read_steps(run_dir / STEPS, partial=True) if s.step <= resume_step]
+        rows = [r for r in read_metrics(run_dir / METRICS) if int(r["step"]) <= resume_step]
         self._names = tuple(steps[0].numbers) if steps else ()
         self._columns = tuple(rows[0]) if rows else ()
         seen = int(rows[-1]["step"]) if rows else 0
@@ -160,9 +161,11 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        with suppress(RuntimeError):  # a device that failed gives no number any more
-            self._write_steps(wait=True)
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # After an error of the device or of another rank it may wait for ever.
+        wait = kind is None or not issubclass(kind, RuntimeError)
+        with suppress(RuntimeError):
+            self._write_steps(wait=wait)
         if self._file:
             self._file.close()
 

@@ -54,10 +54,8 @@ def gpu_proof(
     Raises:
         ValueError: there is no GPU, or a file is missing.
     """
-    from ..backend.device import describe_accelerator
-
     root = find_project_root()
-    facts = describe_hardware(describe_accelerator())
+    facts = describe_hardware(_accelerator())
     if device == "cuda" and not facts["gpus"]:
         raise ValueError(
             "this Python sees no GPU (nvidia-smi shows the driver's, and make setup "
@@ -96,6 +94,19 @@ def gpu_proof(
     return 1 if failed else 0
 
 
+def _accelerator() -> dict[str, Any]:
+    # Asked by a process of its own: this one would hold memory of the GPU while others measure.
+    lines = ["import json", f"from {PROJECT}.repro.backend.device import describe_accelerator"]
+    code = "; ".join([*lines, "print(json.dumps(describe_accelerator()))"])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=for_children(), capture_output=True, text=True
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise ValueError(f"this Python cannot load the project's packages: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def _on(device: str, config_class: type[RunConfig]) -> tuple[str, ...]:
     keys = flatten(to_dict(config_from_dict(config_class, {"seed": 0})))
     return tuple(f"{key}={device}" for key in keys if key.rpartition(".")[2] == "device")
@@ -108,8 +119,9 @@ def _verdicts(config: Path, scratch: Path, overrides: tuple[str, ...]) -> dict[s
         started = time.monotonic()
         try:
             ok, reason = bool(compare()), None
-        except (AssertionError, OSError, ValueError) as error:
-            ok, reason = False, " ".join(str(error).split())[-300:]
+        except Exception as error:  # whatever it is, the other verdicts are worth having
+            said = " ".join(str(error).split())[-300:]
+            ok, reason = False, said or type(error).__name__
         seconds = round(time.monotonic() - started, 1)
         verdicts[name] = {"ok": ok, "reason": reason, "seconds": seconds}
         print(f"{'ok' if ok else 'NO':<3} {name}{f': {reason}' if reason else ''}", flush=True)
@@ -135,9 +147,10 @@ def _verdicts(config: Path, scratch: Path, overrides: tuple[str, ...]) -> dict[s
 
 def _ratios(
     config: Path, scratch: Path, overrides: tuple[str, ...], pairs: int
-) -> dict[str, list[float]]:
+) -> dict[str, list[float] | str]:
     """Speeds of neighbours, divided: each pair again, so that a machine that warms up or is busy
-    affects both."""
+    affects both. Or why they cannot be measured: a loop of the task's own, a flag it does not
+    have, too little memory."""
     cases = {
         "loop / plain loop": (("--probe", "timed"), ("--probe", "unrecorded")),
         "deterministic / not": (
@@ -145,17 +158,20 @@ def _ratios(
             ("--probe", "unrecorded", *FASTEST),
         ),
     }
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[float] | str] = {}
     for name, both in cases.items():
-        found[name] = []
-        for number in range(pairs):
-            speeds = []
-            for side, arguments in enumerate(both):
-                run_dir = scratch / f"{name.partition(' ')[0]}-{number}-{side}"
-                said = _train(config, run_dir, *overrides, *arguments)
-                speeds.append(float(said.partition(SPEED)[2].split()[0]))
-            found[name].append(round(speeds[0] / speeds[1], 4))
-        print(f"{name}: {median(found[name]):.3f} (median of {pairs})", flush=True)
+
+        def speed(number: int, side: int, name: str = name, both: tuple = both) -> float:
+            run_dir = scratch / f"{name.partition(' ')[0]}-{number}-{side}"
+            said = _train(config, run_dir, *overrides, *both[side])
+            return float(said.partition(SPEED)[2].split()[0])
+
+        try:
+            found[name] = [round(speed(n, 0) / speed(n, 1), 4) for n in range(pairs)]
+            shown = f"{median(found[name]):.3f} (median of {pairs})"
+        except (ValueError, IndexError) as error:
+            found[name] = shown = f"not measured: {error or 'the loop printed no speed'}"
+        print(f"{name}: {shown}", flush=True)
     return found
 
 
@@ -190,7 +206,10 @@ def _row(report: Mapping[str, Any]) -> str:
             hardware["cuda"] if on_gpu else "none",
             report["environment"]["packages"].get("torch", platform.python_version()),
             f"{sum(each['ok'] for each in verdicts)} of {len(verdicts)}",
-            *(f"{median(values):.2f}" for values in report["ratios"].values()),
+            *(
+                "-" if isinstance(values, str) else f"{median(values):.2f}"
+                for values in report["ratios"].values()
+            ),
         ]
     )
 
