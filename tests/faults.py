@@ -397,14 +397,14 @@ FAULTS = [
         (
             "the best is the later one of two equals",
             "repro/run/lifecycle.py",
-            "(value > best if higher",
-            "(value >= best if higher",
+            "return value > best if higher",
+            "return value >= best if higher",
         ),
         (
             "the best is always the newest",
             "repro/run/lifecycle.py",
-            "if best is None or (value > best if higher else value < best):",
-            "if True:",
+            "(best is None or is_better())",
+            "True",
         ),
         (
             "losses are rounded in the log",

@@ -51,7 +51,7 @@ def parse(name: str, text: str) -> None:
     if name.endswith(".toml"):
         tomllib.loads(text)
     elif name.endswith((".yaml", ".yml")):
-        assert yaml.safe_load(text)
+        assert all(yaml.safe_load_all(text))
     elif name.endswith((".json", ".ipynb")):
         json.loads(text)
     elif name.endswith(".py"):

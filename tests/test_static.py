@@ -70,7 +70,8 @@ def test_the_pods_of_a_job_are_as_many_as_its_torchruns_expect(bake):
     names = {service["metadata"]["name"], pod["subdomain"]}
     names |= {service["spec"]["selector"]["job-name"], job["metadata"]["name"]}
     assert names == {"train"}
-    assert arguments["rdzv-endpoint"] == "train-0.train:29500"
+    assert arguments["rdzv-endpoint"].startswith("train-0.train.$(NAMESPACE).svc.")
+    assert arguments["rdzv-endpoint"].endswith(":29500")
     assert service["spec"]["ports"][0]["port"] == 29500
     mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     assert {"/app/data", "/app/outputs", "/tmp", "/dev/shm"} == mounts
