@@ -155,11 +155,13 @@ def stack(name):
     """
     data = _data("stacks")
     names = stack_names()
-    release, variant = names.get(name) or next(iter(names.values()))
+    name = name if name in names else next(iter(names))
+    release, variant = names[name]
     environments = {"cpu": "cpu"} if variant == "cpu" else {"cuda": variant, "cpu": "cpu"}
     return {
         **release,
         "name": name,
+        "framework": name.partition("-")[0],
         "variant": variant,
         "label": stack_label(name),
         "default_accelerator": next(iter(environments)),
@@ -515,9 +517,11 @@ def copied_sums(answers):
     """
     folder = ROOT / PROJECT_FOLDER
     package = str(answers["project_slug"]).replace("-", "_")
-    chosen = folder / "_overlays" / "dependency_manager" / answers["dependency_manager"]
+    overlays = folder / "_overlays"
+    manager = overlays / "dependency_manager" / answers["dependency_manager"]
+    framework = overlays / "__framework" / stack(answers["stack"])["framework"]
     sums = {}
-    for base in (folder, chosen):
+    for base in (folder, manager, framework):
         for path in [*base.glob("src/*/repro/**/*.py"), *base.glob("environment/*.py")]:
             name = path.relative_to(base).as_posix().replace("{{cookiecutter.__package}}", package)
             sums[name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -544,6 +548,7 @@ def _derived_problems(answers):
     derived = {
         "__package": str(answers["project_slug"]).replace("-", "_"),
         "__accelerator": stack(answers["stack"])["default_accelerator"],
+        "__framework": stack(answers["stack"])["framework"],
     }
     for name, value in derived.items():
         if answers.get(name, value) != value:

@@ -30,11 +30,12 @@ def take_modes(project: Path, names: list[str], *, kept: bool) -> None:
 def apply_overlays(project: Path, answers: dict) -> None:
     """Move `_overlays/<option>/<answer>/` onto the project, then drop `_overlays/`.
 
-    A file that rendered to nothing does not belong to these answers, so it is left out; and so is
-    one that already exists, if cookiecutter was told to skip those.
+    Derived answers come last: a framework may have its own files of a starter. A file that rendered
+    to nothing does not belong to these answers, so it is left out; and so is one that already
+    exists, if cookiecutter was told to skip those.
     """
     overlays = project / "_overlays"
-    for option in sorted(overlays.iterdir()):
+    for option in sorted(overlays.iterdir(), key=lambda path: (path.name[0] == "_", path.name)):
         chosen = option / str(answers[option.name])
         for source in sorted(path for path in chosen.rglob("*") if path.is_file()):
             target = project / source.relative_to(chosen)

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from real.repro.backend.alone import ONE_PROCESS
 from real.repro.backend.gradients import Pieces, WholeBatch, gradients_for, num_pieces
 from real.repro.backend.pieces import children, cover, inner_nodes, share
-from real.repro.backend.ranks import ONE_PROCESS, TorchRanks
+from real.repro.backend.ranks import TorchRanks
+from real.repro.backend.sections import Distributed
 from real.repro.backend.tree import TreeSum
-from real.repro.config.base import Distributed
 from torch import nn
 
 SIZES = [(m, n) for m in (1, 2, 3, 4, 5, 8, 12) for n in range(1, m + 1)]

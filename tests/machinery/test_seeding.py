@@ -8,6 +8,8 @@ import torch
 from real.config import Training
 from real.optim import build_optimizer
 from real.repro import env
+from real.repro.backend.facts import PORTABLE
+from real.repro.backend.sections import Determinism
 from real.repro.backend.seeding import (
     read_determinism,
     seed_stream,
@@ -15,9 +17,8 @@ from real.repro.backend.seeding import (
     set_determinism,
     set_seed,
 )
-from real.repro.config.base import MAX_SEED, Determinism
+from real.repro.config.base import MAX_SEED
 from real.repro.random.streams import SampleStreams, derive
-from real.repro.shell import PORTABLE
 
 
 def draws() -> tuple[float, float, float]:

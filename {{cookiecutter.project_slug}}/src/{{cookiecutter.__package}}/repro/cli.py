@@ -8,7 +8,6 @@ import argparse
 import errno
 import logging
 import os
-import re
 import signal
 import sys
 import time
@@ -18,6 +17,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .backend import facts
 from .entry import restart_with
 from .env import load_env_file, resolve, wanted_environment
 from .files import CONFIG, CURVES, MANIFEST, PROJECT, find_project_root
@@ -281,7 +281,7 @@ def _train(options: argparse.Namespace) -> int:
     if advice := check_launcher():
         _say(f"note: {advice}")
     config = _train_config(options)
-    paths, _ = resolve(config, os.environ)  # names all missing variables before torch is loaded
+    paths, _ = resolve(config, os.environ)  # names all missing variables first
     restart_with(wanted_environment(config, os.environ))
     train_model = options.train_model
     CTRL_C.heed()
@@ -317,22 +317,24 @@ def _train(options: argparse.Namespace) -> int:
             if speaks():
                 _say(f"{resume} cannot be resumed: {without_secrets(str(error))}; a new run starts")
             result = train_model(config, **how)
-    except (MemoryError, RuntimeError, ImportError) as error:
+    except Interrupted as stop:
+        if stop.exit_code and speaks():  # by a signal, not by --stop-at
+            _say(stop)
+        return stop.exit_code
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
         said = f"{type(error).__name__}: {error}"
-        if type(error).__name__ == "RankError":  # torch is not imported for its sake
+        if type(error).__name__ == "RankError":  # the framework is not imported for its sake
             # Whoever reports the first loss ends, too, and would be the next one's loss.
             _tell(error, "a lost rank")
             return FAILURE
-        if not re.search("out of memory|allocate memory|map segment|MemoryError", said):
+        if not facts.OUT_OF_MEMORY.search(said):
             raise
         fewer = "out of memory; take a smaller model, or fewer samples a batch"
         detail = " ".join(str(error).split())[:200]
         _tell(f"{fewer}: {detail}" if detail else fewer)
         return FAILURE
-    except Interrupted as stop:
-        if stop.exit_code and speaks():  # by a signal, not by --stop-at
-            _say(stop)
-        return stop.exit_code
     if not speaks():
         return 0
     if not options.scratch:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from dotenv import dotenv_values
 
+from .backend import facts
 from .redact import without_secrets
-from .shell import PORTABLE, imports, is_foreign
+from .shell import imports, is_foreign
 
 if TYPE_CHECKING:  # `--help` needs no pydantic
     from .config.base import Paths, Tracking
@@ -36,7 +37,7 @@ def load_env_file(path: str | Path = ".env") -> None:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     for name, value in values.items():
-        allowed = name == "CUBLAS_WORKSPACE_CONFIG" or not is_foreign(name)
+        allowed = name in facts.SETTINGS or not is_foreign(name)
         if value is not None and allowed and name not in imports({}):
             os.environ.setdefault(name, value)
 
@@ -97,14 +98,11 @@ def wanted_environment(config: "RunConfig", environ: Mapping[str, str]) -> dict[
         check_portable()
     fixed = {
         "PYTHONHASHSEED": hash_seed,
-        # Required by torch before 2.10 for deterministic matrix products on CUDA, harmless later.
-        "CUBLAS_WORKSPACE_CONFIG": environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
         "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "OMP_DYNAMIC": "FALSE",
-        "MKL_DYNAMIC": "FALSE",
-        **{name: value if portable else None for name, value in PORTABLE.items()},
+        **facts.variables(environ, config.determinism.num_threads),
+        **{name: value if portable else None for name, value in facts.PORTABLE.items()},
     }
     foreign = (name for name in environ if is_foreign(name) and name not in fixed)
     return {**dict.fromkeys(foreign), **imports(environ), **fixed}

@@ -6,6 +6,8 @@ Standard library only: this is imported before it is safe to import anything els
 import os
 from pathlib import Path
 
+from .backend.facts import CHECKPOINT
+
 PROJECT = __package__.partition(".")[0]
 """Name of the package that contains this folder."""
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -22,12 +24,12 @@ CHECKPOINTS = "checkpoints"
 
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Path of the checkpoint of `step` in the folder of a run's checkpoints."""
-    return folder / f"step-{step:08d}.pt"
+    return folder / f"step-{step:08d}{CHECKPOINT}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
-    named = (p for p in folder.glob("step-*.pt") if p.stem[5:].isdecimal())
+    named = (p for p in folder.glob(f"step-*{CHECKPOINT}") if p.stem[5:].isdecimal())
     return sorted(named, key=checkpoint_step)
 
 

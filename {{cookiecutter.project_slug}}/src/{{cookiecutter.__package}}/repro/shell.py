@@ -10,19 +10,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from .backend import facts
 from .files import SOURCE
 
-PORTABLE = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    # MKL also chooses its code by CPU vendor; only this value is the same on all of them.
-    "MKL_CBWR": "COMPATIBLE",
-}
-"""Makes torch, oneDNN and MKL use the same instructions on every CPU that has AVX2."""
-
 CHOSEN = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_DYNAMIC", "MKL_DYNAMIC"),
-    *("CUBLAS_WORKSPACE_CONFIG", *PORTABLE),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_DYNAMIC"),
+    *(*facts.variables({}, 1), *facts.PORTABLE),
 )
 """Variables of the families below that the configuration sets (`env.py`)."""
 
@@ -30,8 +23,9 @@ _FAMILIES = re.compile(
     # Threads, instruction sets, kernels and precision of what computes on a CPU …
     "(ATEN|BLIS|DNNL|GOMP|GOTO|KMP|LIBOMP|LOKY|MKL|NPY|NUMEXPR|NUMPY|NVPL|OMP|ONEDNN|OPENBLAS"
     "|SCIPY|SKLEARN|TBB|VECLIB|XNNPACK)_"
-    # … and on a GPU; compilers of kernels; torch itself.
+    # … and on a GPU; compilers of kernels; the frameworks themselves.
     "|(CUBLAS|CUBLASLT|CUDA|CUDNN|CUFFT|PYTORCH|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_"
+    "|(TF|TF2|XLA|KERAS|TENSORFLOW)_"
     "|NVIDIA_TF32_OVERRIDE$|DISABLE_ADDMM_CUDA_LT$"
     # Not the bits but the look of curves and progress: settings meant for other programs.
     "|MPLBACKEND$|MATPLOTLIBRC$|TQDM_"
@@ -42,6 +36,7 @@ _KEPT = re.compile(
     "|TORCH_(HOME|EXTENSIONS_DIR|LOGS|LOGS_.*|SHOW_CPP_STACKTRACES|CPP_LOG_LEVEL|NCCL_.*)$"
     "|TORCH_DISTRIBUTED_.*|TRITON_(CACHE_DIR|HOME)$|PYTORCH_KERNEL_CACHE_PATH$"
     "|TORCHINDUCTOR_CACHE_DIR$"  # set by torch itself, from the user's name
+    "|TF_CPP_.*|TF_FORCE_GPU_ALLOW_GROWTH$|TF_GPU_ALLOCATOR$|KERAS_HOME$"
     # Where memory comes from; the tests run with other allocators and non-zero memory.
     "|PYTORCH_(CUDA_)?ALLOC_CONF$"
 )

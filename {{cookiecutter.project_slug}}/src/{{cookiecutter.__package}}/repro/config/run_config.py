@@ -7,7 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator
 
-from .base import MAX_SEED, Determinism, Distributed, Inert, Paths, Record, Section, Tracking
+from ..backend.sections import Determinism, Distributed
+from .base import MAX_SEED, Inert, Paths, Record, Section, Tracking
 from .load import load_config
 
 
@@ -32,7 +33,7 @@ class RunConfig(Section):
     determinism: Determinism = Determinism()
     """What makes libraries repeat themselves."""
     distributed: Distributed = Distributed()
-    """How processes share a batch (`torchrun`); a single one computes the same pieces."""
+    """How processes share a batch."""
 
     @classmethod
     def load(

@@ -1,6 +1,6 @@
 """The reproducibility checklist for this checkout on this machine, item by item.
 
-Nothing here imports torch, so that it answers at once.
+Nothing here imports a framework, so that it answers at once.
 """
 
 import json

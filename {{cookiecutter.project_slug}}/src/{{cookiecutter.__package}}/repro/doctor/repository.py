@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from ..backend import facts
 from ..config.base import inert_keys
 from ..config.load import load_config, to_dict
 from ..config.run_config import RunConfig
@@ -54,30 +55,33 @@ def deterministic(project: Checked) -> str:
     root = project.root
     for path, config in _configs(project):
         switches = config.determinism
-        if not switches.deterministic_algorithms or switches.cudnn_benchmark:
+        if not switches.deterministic_algorithms or getattr(switches, "cudnn_benchmark", False):
             return f"{path.name} turns it off; set deterministic_algorithms, unset cudnn_benchmark"
     calls = [
         call
         for _, call in _calls(root)
-        if ast.unparse(call.func).endswith("use_deterministic_algorithms")
+        if ast.unparse(call.func).endswith(facts.DETERMINISTIC.rpartition(".")[2])
     ]
     if not calls:
-        return "no source calls torch.use_deterministic_algorithms; call it before training"
+        return f"no source calls {facts.DETERMINISTIC}; call it before training"
     if any(ast.unparse(call).endswith("(False)") for call in calls):
-        return "torch.use_deterministic_algorithms is called with False; drop that call"
+        return f"{facts.DETERMINISTIC} is called with False; drop that call"
     if any(keyword.arg == "warn_only" for call in calls for keyword in call.keywords):
-        return "torch.use_deterministic_algorithms only warns; drop warn_only"
+        return f"{facts.DETERMINISTIC} only warns; drop warn_only"
     return ""
 
 
 def loaders_seeded(project: Checked) -> str:
-    """Every DataLoader has its own generator and worker seeding."""
+    """Whatever fetches batches is told from where to draw, and in which order to deliver."""
     root = project.root
     for path, call in _calls(root):
-        if ast.unparse(call.func).endswith("DataLoader"):
-            given = {k.arg for k in call.keywords if ast.unparse(k.value) != "None"}
-            if missing := {"generator", "worker_init_fn"} - given:
-                return f"{path.name}, line {call.lineno}: give DataLoader {sorted(missing)}"
+        where, name = f"{path.name}, line {call.lineno}", ast.unparse(call.func).rpartition(".")[2]
+        given = {k.arg: ast.unparse(k.value) for k in call.keywords if k.arg}
+        set_here = {argument for argument, value in given.items() if value != "None"}
+        if missing := facts.NEEDED_ARGUMENTS.get(name, set()) - set_here:
+            return f"{where}: give {name} {sorted(missing)}"
+        if given.get("deterministic") == "False":  # of tf.data
+            return f"{where}: {name} delivers in any order; drop deterministic=False"
     return ""
 
 

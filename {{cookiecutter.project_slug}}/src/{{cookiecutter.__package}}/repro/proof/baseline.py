@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..backend import facts
 from ..config.base import is_inert
 from ..config.load import config_from_dict, flatten, load_config, to_dict
 from ..config.run_config import RunConfig, complete
@@ -23,6 +24,8 @@ from ..run.manifest import read_manifest
 from .readme import around, row
 
 CONFIG = "configs/baseline.yaml"
+COMPUTING = (*facts.PACKAGES, "numpy", "scikit-learn")
+"""The packages that compute."""
 TOLERANCE = 0.05
 """Default relative tolerance between machines, unless the file states another."""
 BEGIN, END = "<!-- expected results: make expected -->", "<!-- end of expected results -->"
@@ -42,7 +45,6 @@ def write_expected(config_class: type[RunConfig]) -> None:
     root = find_project_root()
     readme = root / "README.md"
     before, after = around(readme.read_text(encoding="utf-8"), BEGIN, END)
-    profiles = ["fast", *(["portable"] if "avx2" in read_cpu()[1] else [])]
     config = load_config(config_class, root / CONFIG)
     tolerance = _tolerance(root)
     expected = {
@@ -52,7 +54,7 @@ def write_expected(config_class: type[RunConfig]) -> None:
         "tolerance": {},
         "runs": [],
     }
-    for profile in profiles:
+    for profile in profiles():
         seconds, manifest = run_baseline(root, profile)
         expected["data_sha256"] = manifest["data"]["sha256"]
         results = manifest["results"]
@@ -72,6 +74,11 @@ def write_expected(config_class: type[RunConfig]) -> None:
     expected_path(root).write_text(text + "\n", encoding="utf-8")
     readme.write_text(before + table(expected) + after, encoding="utf-8")
     print(table(expected), end="")
+
+
+def profiles() -> list[str]:
+    """The determinism profiles that this machine can run; the last one holds on most machines."""
+    return ["fast", *(["portable"] if facts.PORTABLE and "avx2" in read_cpu()[1] else [])]
 
 
 def run_baseline(root: Path, profile: str) -> tuple[float, dict[str, Any]]:
@@ -95,11 +102,11 @@ def machine_class(manifest: Mapping[str, Any], profile: str) -> dict[str, Any]:
     return {
         "cpu": "any x86-64 CPU with AVX2" if portable else hardware["cpu"],
         "isa": ["avx2"] if portable else hardware["isa"],
-        "cpu_capability": manifest["determinism"]["cpu_capability"],
+        **{name: manifest["determinism"].get(name) for name in facts.MACHINE},
         "system": manifest["environment"]["platform"].split("-")[0],
         "gpus": hardware["gpus"],
         # The packages that compute; the rest of the environment does not affect any number.
-        **{name: packages.get(name) for name in ("torch", "numpy", "scikit-learn")},
+        **{name: packages.get(name) for name in COMPUTING},
     }
 
 
@@ -150,6 +157,7 @@ def readme_table(readme: str) -> str:
     return readme[len(before) : len(readme) - len(after)]
 
 
-def _machine(facts: Mapping[str, Any]) -> str:
-    where = ", ".join([*facts["gpus"], facts["cpu"]])
-    return f"{where}, PyTorch {facts['torch']}, NumPy {facts['numpy']}"
+def _machine(found: Mapping[str, Any]) -> str:
+    where = ", ".join([*found["gpus"], found["cpu"]])
+    version = next(found[name] for name in facts.PACKAGES if found.get(name))
+    return f"{where}, {facts.NAME} {version}, NumPy {found['numpy']}"

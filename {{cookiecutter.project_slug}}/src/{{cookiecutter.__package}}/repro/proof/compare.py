@@ -1,6 +1,6 @@
 """Where two runs diverge, and which layer differs: code, config, data, seed, environment, hardware.
 
-Reads run directories only; nothing here imports torch.
+Reads run directories only; nothing here imports a framework.
 """
 
 import hashlib

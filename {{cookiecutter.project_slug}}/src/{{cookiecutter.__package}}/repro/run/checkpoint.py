@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
-    """Write `folder/step-XXXXXXXX.pt` for `state["step"]`; keep it, the best, the `keep` newest.
+    """Write the checkpoint of a step, `state["step"]`; keep it, the best, the `keep` newest.
 
     A kill at any instant leaves either the complete new checkpoint or the previous one.
     """

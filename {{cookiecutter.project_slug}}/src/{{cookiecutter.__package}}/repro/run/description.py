@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..backend import facts as framework
 from ..backend.device import describe_accelerator
 from ..backend.seeding import read_determinism
 from ..config.base import is_inert
@@ -132,7 +133,7 @@ def seen_by_all(run_dir: Path, config: RunConfig, data: Mapping[str, Any]) -> di
         **facts,
         "data": data["sha256"],
         "lock": environment["lock_sha256"],
-        "torch": environment["packages"].get("torch"),
+        **_framework(environment),
         "Python": environment["python"],
     }
 
@@ -146,7 +147,7 @@ def _other_ranks(manifest: Mapping[str, Any], ranks: Mapping[str, Any]) -> list[
 
 
 def needed_for_equal_bits(manifest: dict[str, Any] | None = None) -> list[Any]:
-    """The facts that must be unchanged for a resume to give the same bits (lock, torch build,
+    """The facts that must be unchanged for a resume to give the same bits (lock, framework's build,
     GPUs): from the last entry of `manifest`, or of this machine."""
     if manifest is None:
         environment, gpus = (
@@ -157,7 +158,11 @@ def needed_for_equal_bits(manifest: dict[str, Any] | None = None) -> list[Any]:
         last = [manifest, *manifest.get("resumes", [])][-1]
         environment, gpus = last["environment"], last["hardware"]["gpus"]
     # Their models, not their number: a run uses one for each of its processes.
-    return [environment["lock_sha256"], environment["packages"].get("torch"), sorted({*gpus})]
+    return [environment["lock_sha256"], *_framework(environment).values(), sorted({*gpus})]
+
+
+def _framework(environment: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: environment["packages"].get(name) for name in framework.PACKAGES}
 
 
 def changes_between(

@@ -42,7 +42,7 @@ def check_run_dir(run_dir: Path, *, resume: bool) -> None:
 
 def find_unfinished(output_dir: Path, config: RunConfig, inert: tuple[str, ...]) -> Path | None:
     """The newest run in `output_dir` that was interrupted and can be resumed: same configuration,
-    code, lock, torch build and GPUs, and no other process is training in it."""
+    code, lock, build of the framework and GPUs, and no other process is training in it."""
     paths = list(output_dir.glob(f"*/{MANIFEST}"))
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         run_dir = path.parent

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from ..backend.device import CPU, move, resolve_device
+from ..backend.device import CPU, move, place, resolve_device
 from ..backend.gradients import WholeBatch, gradients_for, num_pieces
 from ..backend.loader import Batches
 from ..backend.numbers import to_number
@@ -25,6 +25,7 @@ from ..backend.ranks import connect
 from ..backend.seeding import seed_stream, set_seed
 from ..backend.state import (
     CLOCK,
+    STATE,
     Stateful,
     capture,
     digest,
@@ -178,14 +179,14 @@ class Run(Generic[C]):
             ValueError: `cuda` was requested but is not available.
         """
         self._device = resolve_device(device, self._ranks.local_rank)
-        self._ranks.use(self._device, self.config.distributed.backend)
+        self._ranks.use(self._device, self.config.distributed)
         return self._device
 
     def place(self, module: M) -> M:
         """Move a module to the device; its gradients are those of the whole batch (`pieces`)."""
         if self._recorder is not None:
             raise ValueError("run.place comes before run.start")
-        self._placed.append(module.to(self._device))
+        self._placed.append(place(module, self._device))
         return module
 
     def seed(self, purpose: str, *coordinates: str | int) -> None:
@@ -351,7 +352,7 @@ class Run(Generic[C]):
 
     def backward(self, loss: Any, *, scaler: Any = None) -> None:
         """Compute the gradients of the mean loss of a piece, by its share of the batch; `scaler` is
-        torch's gradient scaler, if there is one."""
+        a gradient scaler, if there is one."""
         self._gradients.backward(loss, scaler)
 
     @property
@@ -514,7 +515,7 @@ def _check_objects(objects: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is a name of the run's own; give the object another one")
         if not isinstance(each, Stateful):
             kind = type(each).__name__
-            raise ValueError(f"{name} ({kind}) has no state_dict and load_state_dict")
+            raise ValueError(f"{name} ({kind}) has no {STATE}")
         if (other := seen.setdefault(id(each), name)) != name:
             raise ValueError(f"{other} and {name} are the same object; name it once")
 

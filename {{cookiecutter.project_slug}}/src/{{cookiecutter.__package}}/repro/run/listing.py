@@ -1,4 +1,4 @@
-"""`runs`: a table of the runs in a folder. Reads manifests only; nothing here imports torch."""
+"""`runs`: a table of the runs in a folder. Reads manifests only, without a framework."""
 
 import csv
 import datetime

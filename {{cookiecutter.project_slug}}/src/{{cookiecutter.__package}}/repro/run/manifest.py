@@ -1,6 +1,6 @@
 """What went into a run: code, data, configuration, environment, hardware and switches.
 
-Nothing here imports torch; the caller passes in what only torch knows.
+Nothing here imports a framework; the caller passes in what only that knows.
 """
 
 import hashlib
@@ -250,7 +250,7 @@ def describe_environment(root: Path) -> dict[str, Any]:
 
 
 def describe_hardware(accelerator: Mapping[str, Any]) -> dict[str, Any]:
-    """The processor, and what torch reports about GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
+    """The processor, and what a framework reports of GPUs: `gpus`, `driver`, `cuda`, `cudnn`."""
     cpu, flags = read_cpu()
     return {
         "cpu": cpu,

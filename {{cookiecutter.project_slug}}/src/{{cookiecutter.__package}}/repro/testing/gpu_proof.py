@@ -5,7 +5,6 @@ Everything but the device runs without one, too (`--device cpu`): the same code,
 
 import datetime
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ..backend import facts
 from ..config.load import config_from_dict, flatten, to_dict
 from ..config.run_config import RunConfig
 from ..entry import for_children
@@ -27,17 +27,15 @@ from .proof import SCENARIOS, Proof
 
 FILE = "gpu-proof.json"
 BEGIN, END = "<!-- proved on: make gpu-proof -->", "<!-- end of proved on -->"
-HEAD = ["GPU", "driver", "CUDA", "PyTorch", "proof", "loop / plain loop", "deterministic / not"]
+HEAD = ["GPU", "driver", "CUDA", facts.NAME, "proof", "loop / plain loop", "deterministic / not"]
 PAIRS = 5
 TWICE: dict[str, tuple[str, ...]] = {
     "twice in fresh processes": (),
     "TF32 off, twice": ("determinism.matmul_precision=ieee",),
     "TF32 on, twice": ("determinism.matmul_precision=tf32",),
-    "bfloat16 autocast, twice": ("--probe", "mixed-precision"),
+    **({"bfloat16 autocast, twice": ("--probe", "mixed-precision")} if facts.AUTOCAST else {}),
 }
 """What is trained twice, each time by a process of its own, and must give the same bits."""
-FASTEST = ("determinism.deterministic_algorithms=false", "determinism.cudnn_benchmark=true")
-"""What one would set without a thought for bits."""
 
 Verdict = dict[str, Any]
 
@@ -55,8 +53,8 @@ def gpu_proof(
         ValueError: there is no GPU, or a file is missing.
     """
     root = find_project_root()
-    facts = describe_hardware(_accelerator())
-    if device == "cuda" and not facts["gpus"]:
+    hardware = describe_hardware(_accelerator())
+    if device == "cuda" and not hardware["gpus"]:
         raise ValueError(
             "this Python sees no GPU (nvidia-smi shows the driver's, and make setup "
             "ACCELERATOR=cuda installs a build for it); --device cpu rehearses the proof"
@@ -75,7 +73,7 @@ def gpu_proof(
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started),
         "device": device,
-        "hardware": facts,
+        "hardware": hardware,
         "environment": environment,
         "differs_from_lock": _differences(root, device),
         "code": describe_code(root),
@@ -155,7 +153,7 @@ def _ratios(
         "loop / plain loop": (("--probe", "timed"), ("--probe", "unrecorded")),
         "deterministic / not": (
             ("--probe", "unrecorded"),
-            ("--probe", "unrecorded", *FASTEST),
+            ("--probe", "unrecorded", *facts.FASTEST),
         ),
     }
     found: dict[str, list[float] | str] = {}
@@ -197,6 +195,7 @@ def _differences(root: Path, device: str) -> list[str] | None:
 
 def _row(report: Mapping[str, Any]) -> str:
     hardware, verdicts = report["hardware"], report["verdicts"].values()
+    packages = report["environment"]["packages"]
     on_gpu = report["device"] == "cuda"
     driver = next(iter((hardware["driver"] or "none").split("  ")[1:2]), hardware["driver"])
     return row(
@@ -204,7 +203,7 @@ def _row(report: Mapping[str, Any]) -> str:
             ", ".join(dict.fromkeys(hardware["gpus"])) if on_gpu else f"none: {hardware['cpu']}",
             driver if on_gpu else "none",
             hardware["cuda"] if on_gpu else "none",
-            report["environment"]["packages"].get("torch", platform.python_version()),
+            next((packages[n] for n in facts.PACKAGES if n in packages), "none"),
             f"{sum(each['ok'] for each in verdicts)} of {len(verdicts)}",
             *(
                 "-" if isinstance(values, str) else f"{median(values):.2f}"

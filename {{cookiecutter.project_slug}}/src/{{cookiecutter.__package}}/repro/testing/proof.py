@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import yaml
 
-from ..config.base import Determinism
+from ..backend import facts
+from ..backend.sections import Determinism
 from ..config.run_config import RunConfig
 from ..env import wanted_environment
 from ..files import CHECKPOINTS, MANIFEST, METRICS, SOURCE, STEPS, WEIGHTS, list_checkpoints
@@ -244,8 +245,7 @@ SCENARIOS: dict[str, Scenario] = {
     "2 uneven workers": trained("data.num_workers=2", elsewhere=True, vary="sorted"),
     "other variables of the caller": cold,
     "a checkpoint each step": trained("record.checkpoint_every=1"),
-    "3 ranks": shared,
-    "2 ranks, then 3, then one": handed_on,
+    **({"3 ranks": shared, "2 ranks, then 3, then one": handed_on} if facts.RANKS else {}),
     **({"terminated": terminated, **dict(_kills())} if POSIX else {}),
 }
 """Everything that must not matter, by name."""

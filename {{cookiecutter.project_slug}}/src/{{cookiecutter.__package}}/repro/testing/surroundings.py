@@ -30,7 +30,11 @@ NOISY = (
     "repro.run.progress.Progress.step",
 )
 """Functions around whose calls foreign code may draw random numbers: logging, evaluation."""
-FETCH = "torch.utils.data._utils.fetch._MapDatasetFetcher.fetch"
+FETCHES = {
+    "torch": "torch.utils.data._utils.fetch._MapDatasetFetcher.fetch",
+    "tensorflow": "repro.backend.loader.fetch",
+}
+"""What fetches a batch, beside the training."""
 
 MARKS: Counter[str] = Counter()
 """How often each disturbance took effect: one that never did has proved nothing."""
@@ -160,13 +164,16 @@ def another_machine() -> None:
 def stray_randomness() -> None:
     """Unrelated code draws from, and seeds, every global generator."""
 
-    def draw(*_: Any) -> None:
+    def draw(*call: Any) -> None:
         MARKS["randomness"] += 1
         random.seed(os.urandom(8))
         if numpy := sys.modules.get("numpy"):
             numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
         if torch := sys.modules.get("torch"):
             torch.rand(random.randrange(1, 9))
+        # Its threads cannot be chosen any more once it has computed: not before the run has begun.
+        if call and (tensorflow := sys.modules.get("tensorflow")):
+            tensorflow.random.uniform([random.randrange(1, 9)])
 
     draw()
     for name in NOISY:
@@ -182,8 +189,9 @@ def uneven_speed() -> None:
 
     for name in ("log_step", "finish"):
         _wrap(f"repro.run.lifecycle.Run.{name}", before=pause)
-    if "torch" in sys.modules:
-        _wrap(FETCH, before=lambda number: time.sleep(0.01 * (number % 2 == 0)))
+    for framework, fetch in FETCHES.items():
+        if framework in sys.modules:
+            _wrap(fetch, before=lambda number: time.sleep(0.01 * (number % 2 == 0)))
 
 
 def other_folders(marks: Path) -> None:
@@ -194,7 +202,9 @@ def other_folders(marks: Path) -> None:
         (folder / name / "outputs" / "run").mkdir(parents=True)
         (folder / name / "outputs" / "run" / "manifest.json").write_text("{}")
         (folder / name / "checkpoints").mkdir()
-        (folder / name / "checkpoints" / "step-99999999.pt").write_bytes(b"of another run")
+        for ending in (".pt", ".safetensors"):
+            left = folder / name / "checkpoints" / f"step-99999999{ending}"
+            left.write_bytes(b"of another run")
         (folder / name / "config.yaml").write_text("seed: 999\n")
         (folder / name / ".env").write_text("SEED=999\n")
     os.chdir(folder / "work")

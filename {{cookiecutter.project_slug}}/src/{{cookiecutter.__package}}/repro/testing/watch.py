@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from ..backend import loader
-from ..backend.state import digest
-from ..backend.watch import watch_generators
+from ..backend.state import capture, digest
+from ..backend.watch import FRAMEWORK, SEEDINGS, watch_generators
 from ..files import PROJECT
 from ..random.sampler import BatchSampler
 from ..run.lifecycle import Result, Run
 
-OWN = (PROJECT, "torch")
+OWN = (PROJECT, *FRAMEWORK)
 """Whose calls seed the generators of a run."""
 
 
@@ -41,7 +41,7 @@ class Observed:
             AssertionError: the seed did not reach a library, or a generator has a random seed.
         """
         rest = list(self.seedings)
-        for entry in (("seed", seed), ("seed", seed), ("manual_seed", seed)):
+        for entry in [(name, seed) for name in SEEDINGS]:
             assert entry in rest, f"set_seed did not reach every library: {entry} is missing"
             rest.remove(entry)
         assert all(key is not None for _, key in rest), "a generator was seeded by the system"
@@ -132,4 +132,4 @@ def _watch_run(patch: pytest.MonkeyPatch, seen: Observed) -> None:
 
 
 def _trained(run: Run) -> str:
-    return digest({name: each.state_dict() for name, each in run._objects.items()})
+    return digest(capture(run._objects))

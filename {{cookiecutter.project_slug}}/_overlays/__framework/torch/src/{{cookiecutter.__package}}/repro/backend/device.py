@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,11 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     if local_rank:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a module to `device`."""
+    return module.to(device)
 
 
 def move(batch: Any, device: torch.device) -> Any:

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 
 Note = Callable[[str, Any], None]
+FRAMEWORK = ("torch",)
+SEEDINGS = ("seed", "seed", "manual_seed")
+"""The calls by which `set_seed` seeds Python, NumPy and the framework."""
 
 
 def watch_generators(patch: Any, note: Note) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config.base import Distributed
 from .pieces import share
 from .ranks import OneProcess
+from .sections import Distributed
 from .tree import Leaf, TreeSum
 
 

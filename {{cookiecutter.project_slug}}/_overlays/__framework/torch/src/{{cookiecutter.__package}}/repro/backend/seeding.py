@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config.base import Determinism
 from ..random.streams import check_seed, derive
-from ..shell import PORTABLE, flags, recorded
+from ..shell import flags, recorded
+from .facts import PORTABLE
+from .sections import Determinism
 
 
 def set_seed(seed: int, determinism: Determinism | None = None) -> None:

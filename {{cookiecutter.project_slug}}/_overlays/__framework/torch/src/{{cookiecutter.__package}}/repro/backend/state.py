@@ -16,6 +16,8 @@ from torch import Tensor, nn
 Layout = dict[str, Any]
 LAYOUT = "layout"
 """Identifies the parameters in an optimizer's state, which only knows their positions."""
+STATE = "state_dict and load_state_dict"
+"""What an object must have to be saved, in words."""
 CLOCK = {"step", "best", "logs", LAYOUT}
 """What a checkpoint holds besides the objects passed to `Run.start`."""
 

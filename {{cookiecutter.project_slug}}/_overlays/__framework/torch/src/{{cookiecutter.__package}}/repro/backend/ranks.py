@@ -1,7 +1,5 @@
-"""The processes that train together. Callers need not know how many there are.
-
-`OneProcess` is a training by itself; `TorchRanks` is one of the processes that torchrun started.
-Both have the same methods, so that nobody asks for the number.
+"""The processes that torchrun started, which train together. Callers need not know how many there
+are: a single one is `alone.OneProcess`, which has the same methods.
 """
 
 import datetime
@@ -19,7 +17,9 @@ import torch.distributed as dist
 
 from ..launched import is_launched, is_store_kept, rank, restarts
 from ..signals import StopRequest
+from .alone import ONE_PROCESS, OneProcess, RankError
 from .patience import patience
+from .sections import Distributed
 
 _log = logging.getLogger(__name__)
 
@@ -40,71 +40,6 @@ _EXIT_DELAY = 2
 def is_everybodys(error: BaseException) -> bool:
     """Whether every rank has got this error, so that all go the same way."""
     return any(getattr(each, "is_everybodys", False) for each in (error, error.__cause__))
-
-
-class RankError(RuntimeError):
-    """Another rank has ended, or does not answer; the message is one line."""
-
-
-class OneProcess:
-    """A training in a single process: every question has an answer of its own."""
-
-    rank = local_rank = 0
-    size = 1
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes the record."""
-        return self.rank == 0
-
-    def first(self, work: Callable[[], T]) -> T:
-        """What `work` returns on the first rank, on every rank; or the error that it raises."""
-        return work()
-
-    def same(self, facts: Mapping[str, Any], what: str = "", advice: str = "") -> None:
-        """Check that `facts` are equal on every rank.
-
-        Raises:
-            ValueError: they differ; the message names them, the ranks, and ends in the advice.
-        """
-
-    def all_see(self, path: Path) -> None:
-        """Check that every rank sees the file `path`, which the first has written.
-
-        Raises:
-            ValueError: a rank does not.
-        """
-
-    def hear(self, stop: StopRequest) -> bool:
-        """Tell the others, before a step, of a signal or a failure here; whether there is a batch
-        for everyone."""
-        return not stop.failure
-
-    def signal(self, stop: StopRequest) -> int | None:
-        """The signal that asks all ranks to stop after this step."""
-        return stop.signal_number
-
-    def gather(self, value: T) -> list[T]:
-        """`value` of every rank, in their order."""
-        return [value]
-
-    def use(self, device: torch.device, backend: str) -> None:
-        """Choose how tensors on `device` travel.
-
-        Raises:
-            ValueError: the backend does not work with this device.
-        """
-        if backend == "nccl" and device.type != "cuda":
-            raise ValueError(
-                f"distributed.backend is nccl, which needs GPUs; the device is {device}"
-            )
-
-    def describe(self) -> dict[str, Any]:
-        """What the manifest records about the ranks."""
-        return {"num_ranks": 1, "num_nodes": 1, "backend": None}
-
-
-ONE_PROCESS = OneProcess()
 
 
 class TorchRanks(OneProcess):
@@ -192,8 +127,9 @@ class TorchRanks(OneProcess):
         self._collective(dist.all_gather_object, values, value)
         return values
 
-    def use(self, device: torch.device, backend: str) -> None:
-        super().use(device, backend)
+    def use(self, device: torch.device, distributed: Distributed) -> None:
+        backend = distributed.backend
+        super().use(device, distributed)
         self._device = device
         self.same({"kind of device": device.type}, "the ", "name one with its key: cpu or cuda")
         own_gpu = device.type == "cuda" and self._local_size() <= torch.cuda.device_count()
