@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(_config_class, _train, arguments)
 
 
-# Not at the top: `--help` needs neither pydantic nor torch.
+# Not at the top: `--help` needs neither pydantic nor a framework.
 def _config_class() -> Any:
     from .config import Config
 

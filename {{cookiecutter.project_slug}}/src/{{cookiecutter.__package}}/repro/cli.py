@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -283,6 +284,7 @@ def _train(options: argparse.Namespace) -> int:
     config = _train_config(options)
     paths, _ = resolve(config, os.environ)  # names all missing variables first
     restart_with(wanted_environment(config, os.environ))
+    import_module(".backend.device", __package__)  # the framework, before the task's own imports
     train_model = options.train_model
     CTRL_C.heed()
     if options.probe:

@@ -9,6 +9,8 @@ Purposes used by the machinery itself: `shuffle` (epoch) and `loader` (first ste
 """
 
 import hashlib
+import threading
+from typing import Any
 
 import numpy as np
 
@@ -35,13 +37,30 @@ class SampleStreams:
     """A generator for each sample in each epoch: counter-based, so it can start anywhere.
 
     A single generator is reset to the start of each stream: this takes a microsecond, creating one
-    takes ten. So finish drawing for one sample before asking for the next. Each loader process has
-    its own copy.
+    takes ten. So finish drawing for one sample before asking for the next. Each loader process or
+    thread has its own.
 
     Philox 4x64-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
 
     def __init__(self, seed: int, purpose: str = "augment") -> None:
+        self._seed, self._purpose = seed, purpose
+        self._here = threading.local()
+
+    def __call__(self, epoch: int, index: int) -> np.random.Generator:
+        try:
+            stream = self._here.stream
+        except AttributeError:  # this thread's first
+            stream = self._here.stream = _Stream(self._seed, self._purpose)
+        return stream.at(epoch, index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Sent to a loader process; what belongs to a thread stays here.
+        return SampleStreams, (self._seed, self._purpose)
+
+
+class _Stream:
+    def __init__(self, seed: int, purpose: str) -> None:
         self._seed, self._purpose = seed, purpose
         self._epoch = -1
         self._bits = np.random.Philox(key=derive(seed, purpose))
@@ -49,7 +68,7 @@ class SampleStreams:
         self._key = self._start["state"]["key"]  # two words: the epoch's key, and the index
         self._rng = np.random.Generator(self._bits)
 
-    def __call__(self, epoch: int, index: int) -> np.random.Generator:
+    def at(self, epoch: int, index: int) -> np.random.Generator:
         if epoch != self._epoch:
             self._epoch, self._key[0] = epoch, derive(self._seed, self._purpose, epoch)
         self._key[1] = index
