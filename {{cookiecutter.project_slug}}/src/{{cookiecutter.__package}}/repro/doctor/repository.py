@@ -226,11 +226,11 @@ def readme_commands(project: Checked) -> str:
         word
         for line in re.findall(r"^\s*make (.*?)(?: #.*)?$", blocks, re.MULTILINE)
         for word in line.split()
-        if re.fullmatch("[a-z]+", word)
+        if re.fullmatch("[a-z][a-z-]*", word)
     }
-    used |= set(re.findall(r"`make ([a-z]+)", text))
+    used |= set(re.findall(r"`make ([a-z][a-z-]*)", text))
     missing = [f"make {name}" for name in sorted(used - _make_targets(root))]
-    used = set(re.findall(r"python -m [a-z_0-9]+ ([a-z]+)", text))
+    used = set(re.findall(r"python -m [a-z_0-9]+ ([a-z][a-z-]*)", text))
     missing += [f"subcommand {name}" for name in sorted(used - _subcommands(root))]
     used = set(re.findall(r"configs/[\w.-]+\.yaml", text))
     missing += [name for name in sorted(used) if not (root / name).is_file()]
@@ -240,7 +240,7 @@ def readme_commands(project: Checked) -> str:
 def _make_targets(root: Path) -> set[str]:
     files = [root / name for name in ("Makefile", "environment.mk")]
     texts = [path.read_text(encoding="utf-8") for path in files]
-    return {name for text in texts for name in re.findall(r"^([a-z]+):", text, re.MULTILINE)}
+    return {name for text in texts for name in re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE)}
 
 
 def _subcommands(root: Path) -> set[str]:
