@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 SLUG_LENGTH = 40
 """Limit for new projects: with a longer name, import lines would become too long."""
+FRAMEWORKS = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
+"""Names of the frameworks, by their key in a row of the matrix."""
 LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
 LOCKED_NAME = "locked-project"
 """The project name in shipped locks."""
@@ -79,6 +81,7 @@ def install(environment):
         "conda_index": conda_index,
         "conda_torch": conda_torch,
         "pixi_torch": pixi_torch,
+        "requirements": requirements,
     }
 
 
@@ -142,10 +145,27 @@ def releases():
 def stack_names():
     """Every row of the matrix by its name, in menu order."""
     return {
-        f"torch-{release['torch']}-{variant}": (release, variant)
+        f"{release_name(release)}-{variant}": (release, variant)
         for release in releases()
         for variant in release["variants"]
     }
+
+
+def framework_of(release):
+    """The key of the framework that a row is a release of."""
+    return next(name for name in FRAMEWORKS if name in release)
+
+
+def release_name(release):
+    """A release in the names of stacks and folders: `torch-2.13.0`."""
+    name = framework_of(release)
+    return f"{name}-{release[name]}"
+
+
+def release_title(release):
+    """A release for people: `PyTorch 2.13.0`."""
+    name = framework_of(release)
+    return f"{FRAMEWORKS[name]} {release[name]}"
 
 
 def stack(name):
@@ -161,7 +181,9 @@ def stack(name):
     return {
         **release,
         "name": name,
-        "framework": name.partition("-")[0],
+        "framework": framework_of(release),
+        "framework_name": FRAMEWORKS[framework_of(release)],
+        "version": release[framework_of(release)],
         "variant": variant,
         "label": stack_label(name),
         "default_accelerator": next(iter(environments)),
@@ -177,13 +199,14 @@ def stack(name):
 def stack_label(name):
     """The label of a row in the menu."""
     release, variant = stack_names()[name]
+    title = release_title(release)
     if variant == "cpu":
-        return f"PyTorch {release['torch']}, CPU only: no GPU needed"
+        return f"{title}, CPU only: no GPU needed"
     facts = _data("stacks")["accelerators"][variant]
     cuda = ".".join(facts["cuda"].split(".")[:2])
     driver = facts["min_driver"].split(".")[0]
     generations = _generations(release, variant)
-    label = f"PyTorch {release['torch']}, CUDA {cuda}: {generations}, driver {driver}+"
+    label = f"{title}, CUDA {cuda}: {generations}, driver {driver}+"
     return f"{label} (default)" if name == next(iter(stack_names())) else label
 
 
@@ -225,12 +248,17 @@ def locked_environments(answers):
     row = stack(answers["stack"])
     by_manager = manager(answers["dependency_manager"])["cuda_platforms"]
     environments = {}
+    framework = row["framework"]
     for name, facts in row["accelerators"].items():
-        torch = {"linux": facts["torch"], "macos": row["torch"]}
-        wanted = {"platforms": _cpu_platforms(answers), "torch": torch, "index": facts["index"]}
+        versions = {"linux": facts["build"], "macos": row["version"]}
+        wanted = {
+            "platforms": _cpu_platforms(answers),
+            framework: versions,
+            "index": facts["index"],
+        }
         if name == "cuda":
             wanted["platforms"] = [p for p in facts["platforms"] if p in by_manager]
-            wanted["torch"] = {"linux": facts["torch"]}
+            wanted[framework] = {"linux": facts["build"]}
             for key in ("cuda", "cudnn", "nccl", "min_driver", "compute_capability"):
                 wanted[key] = facts.get(key)
         environments[name] = {key: _toml(value) for key, value in wanted.items() if value}
@@ -242,11 +270,35 @@ def _cpu_platforms(answers):
     release, _ = stack_names()[stack(answers["stack"])["name"]]
     known = release.get("index_wheels", {}).get("cpu", {})
     python = answers["python_version"]
+    if framework_of(release) != "torch":
+        return list(LOCKED_PLATFORMS)  # all of it is on PyPI
     ships = manager(answers["dependency_manager"])["shipped_locks"]
     if not ships or python not in known.get("linux_x86_64", {}):
         return list(LOCKED_PLATFORMS)
     missing = {"linux-aarch64"} if python not in known["linux_aarch64"] else set()
     return [platform for platform in LOCKED_PLATFORMS if platform not in missing]
+
+
+def requirements(answers, environment):
+    """What an environment needs of its framework: requirements with markers (PEP 508)."""
+    row = stack(answers["stack"])
+    facts = row["accelerators"][environment]
+    if row["framework"] == "torch":
+        found = [f"torch=={facts['build']} ; {torch_marker(answers, environment)}"]
+        on_macos = f"torch=={row['version']} ; sys_platform == 'darwin'"
+        return [*found, on_macos] if environment == "cpu" else found
+    linux = "sys_platform == 'linux' and platform_machine"
+    keras, here = f"keras=={row['keras']}", f"{linux} == 'x86_64'"
+    if environment == "cuda":
+        # By name and not by TensorFlow's extra, which takes what is newest.
+        libraries = {**facts["toolkit"], "nvidia-cudnn-cu12": facts["cudnn"]}
+        libraries["nvidia-nccl-cu12"] = facts["nccl"]
+        named = [f"{name}=={version} ; {here}" for name, version in sorted(libraries.items())]
+        return [keras, *named, f"tensorflow=={facts['build']} ; {here}"]
+    # On x86-64 Linux the package `tensorflow` is the CUDA build; elsewhere it is the only one.
+    elsewhere = f"({linux} == 'aarch64') or sys_platform == 'darwin'"
+    named = [f"tensorflow=={facts['build']} ; {elsewhere}"]
+    return [keras, *named, f"tensorflow-cpu=={facts['build']} ; {here}"]
 
 
 def torch_marker(answers, environment, by_machine=False):
@@ -294,6 +346,8 @@ def tool_lock(name):
 def lock_is_shipped(answers, environment):
     """Whether the project starts with the lock of an environment, `cpu` or `cuda`."""
     files = manager(answers["dependency_manager"])["shipped_locks"]
+    if stack(answers["stack"])["framework"] != "torch":
+        files = [file for file in files if not file.startswith("torch-")]
     paths = [_lock_path(answers, file.format(environment=environment)) for file in files]
     return bool(paths) and all(paths)
 
@@ -302,7 +356,7 @@ def _lock_path(answers, file):
     release, variant = stack_names().get(answers["stack"], ({"torch": ""}, ""))
     if file.endswith("cuda.txt") and variant != release.get("pypi_default"):
         return None
-    if file.endswith("cpu.txt"):
+    if file.endswith("cpu.txt") and framework_of(release) == "torch":
         # Without a hash for this Python, no wheel would match the file.
         known = release.get("index_wheels", {}).get("cpu", {}).get("linux_x86_64", {})
         if answers["python_version"] not in known:
@@ -310,7 +364,7 @@ def _lock_path(answers, file):
     folder = ROOT / "data" / "locks" / answers["dependency_manager"]
     paths = (
         folder / answers["stack"] / answers["python_version"] / file,
-        folder / f"torch-{release['torch']}" / file,
+        folder / release_name(release) / file,
         folder / file,
     )
     return next((path for path in paths if path.is_file()), None)
@@ -353,9 +407,9 @@ def conda_index(facts):
 
 def conda_torch(facts, environment):
     """Lines of `environment.yml`: torch from conda-forge, or else the official wheel."""
-    release = facts["torch"].split("+")[0]
+    release = facts["build"].split("+")[0]
     if not facts["on_conda"]:
-        lines = ["  - pip:", f"      - torch=={facts['torch']} ; sys_platform == 'linux'"]
+        lines = ["  - pip:", f"      - torch=={facts['build']} ; sys_platform == 'linux'"]
         if environment == "cpu":
             lines += [f"      - torch=={release} ; sys_platform == 'darwin'"]
         return "\n".join(lines)
@@ -366,7 +420,7 @@ def conda_torch(facts, environment):
 
 def pixi_torch(facts, environment):
     """The feature of one environment in `pixi.toml`, by the same rule as `conda_torch`."""
-    release = facts["torch"].split("+")[0]
+    release = facts["build"].split("+")[0]
     lines = []
     if environment == "cuda":
         lines += ["[feature.cuda]", 'platforms = ["linux-64"]']
@@ -378,7 +432,7 @@ def pixi_torch(facts, environment):
             # On macOS the one build is plain; the local tag exists on Linux only.
             lines += [f'torch = {{ version = "=={release}"{index} }}']
         else:
-            lines += [f'torch = {{ version = "=={facts["torch"]}"{index} }}']
+            lines += [f'torch = {{ version = "=={facts["build"]}"{index} }}']
     elif environment == "cpu":
         lines += ["[feature.cpu.dependencies]", f'pytorch-cpu = "=={release}"']
     else:
@@ -390,13 +444,14 @@ def pixi_torch(facts, environment):
 def _accelerator(data, release, variant):
     facts = data["accelerators"][variant]
     conda_cuda = ".".join((facts["cuda"] or "").split(".")[:2])
-    from_pypi = variant == release["pypi_default"]
+    version = release[framework_of(release)]
+    from_pypi = variant == release["pypi_default"] or framework_of(release) != "torch"
     return {
         **facts,
         "toolkit": {},
         **release["variants"][variant],
         "name": variant,
-        "torch": release["torch"] if from_pypi else f"{release['torch']}+{variant}",
+        "build": version if from_pypi else f"{version}+{variant}",
         "index": None if from_pypi else facts["index"],
         "index_name": f"pytorch-{variant}",
         "conda_cuda": conda_cuda,
@@ -596,12 +651,17 @@ def _text_problems(answers):
 
 def _row_problems(answers):
     release, _ = stack_names()[answers["stack"]]
-    python = answers["python_version"]
+    python, manager = answers["python_version"], answers["dependency_manager"]
     if python not in release["python"]:
-        newest = next(r["torch"] for r in releases() if python in r["python"])
+        newest = next(release_title(r) for r in releases() if python in r["python"])
         yield (
             f"stack {answers['stack']} has no wheels for Python {python}; choose python_version "
-            f"{', '.join(release['python'])}, or a stack such as PyTorch {newest}"
+            f"{', '.join(release['python'])}, or a stack such as {newest}"
+        )
+    if manager not in (able := release.get("managers", [manager])):
+        yield (
+            f"stack {answers['stack']} is not on conda-forge; choose a dependency_manager of "
+            f"{', '.join(able)}"
         )
 
 
@@ -638,7 +698,9 @@ def _retired(answers):
         nearest = next(
             name
             for name, (other, kind) in stack_names().items()
-            if other["status"] != "retired" and kind in (variant, "cpu")
+            if other["status"] != "retired"
+            and kind in (variant, "cpu")
+            and framework_of(other) == framework_of(release)
         )
         return [f"stack {answers['stack']} is retired; the nearest supported one is {nearest}"]
     return []

@@ -59,9 +59,9 @@ def main(stack: str, manager: str) -> int:
     )
     shipped = logic.lock_is_shipped(answers, "cpu")
     verbs = [*([] if shipped else ["lock"]), "setup", "train", "verify"]
-    # pip finds that folder by itself.
-    by_itself = shipped and manager == "pip"
-    torch = logic.stack(stack)["torch"]
+    # pip finds that folder by itself; what is not torch is on PyPI.
+    torch = logic.stack(stack).get("torch")
+    by_itself = torch is None or (shipped and manager == "pip")
     with nullcontext() if by_itself else local_torch(project, torch, locks=not shipped):
         command = ["make", *verbs, "ACCELERATOR=cpu", f"PYTHON={sys.executable}"]
         print(" ".join(command), flush=True)

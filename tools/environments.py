@@ -76,12 +76,17 @@ def trained(manager: str) -> str:
     return done.stdout.splitlines()[-1] if done.returncode == 0 else f"failed: {done.stderr[-300:]}"
 
 
+def managers(release: dict) -> list[str]:
+    """The managers that a row of the matrix may have."""
+    return release.get("managers") or list(logic._data("managers")["managers"])
+
+
 def rows(results: dict[tuple[str, str, str], dict[str, bool]], done: list[str]) -> list[str]:
     """The table, one line per stack, manager and environment; `done` trained with `REAL`."""
     platforms = logic.LOCKED_PLATFORMS
     lines = ["| stack | manager | environment | " + " | ".join(platforms) + " |", "|---" * 6 + "|"]
     for stack, (release, _) in logic.stack_names().items():
-        for manager in logic._data("managers")["managers"]:
+        for manager in managers(release):
             for name in logic.stack(stack)["accelerators"]:
                 cells = [_cell(results, manager, stack, name, p, release) for p in platforms]
                 if (stack, name) == (REAL, "cpu") and manager in done:
@@ -108,7 +113,7 @@ def main() -> int:
     jobs = [
         (manager, stack, python)
         for stack, (release, _) in logic.stack_names().items()
-        for manager in logic._data("managers")["managers"]
+        for manager in managers(release)
         for python in release["python"]
     ]
     with ProcessPoolExecutor(max_workers=2) as pool:

@@ -69,7 +69,10 @@ def write(name: str, title: str, blocks: dict[str, str]) -> None:
 
 
 def lock_release(uv: str, release: dict) -> None:
-    """Lock one torch release."""
+    """Lock one release."""
+    if logic.framework_of(release) != "torch":
+        _lock_from_pypi(uv, release)
+        return
     torch = release["torch"]
     pins = logic.pins("runtime", "dev") | {"numpy": release["numpy"], "torch": torch}
     blocks = resolve(uv, [f"{n}=={v}" for n, v in pins.items()], release["python"][0])
@@ -88,6 +91,18 @@ def lock_release(uv: str, release: dict) -> None:
             f"{folder}/cpu.txt", f"What PyTorch {torch} and this project need, without CUDA.", plain
         )
         (LOCKS / folder / "torch-cpu.txt").write_text(_index_lock(torch, wheels, blocks["torch"]))
+
+
+def _lock_from_pypi(uv: str, release: dict) -> None:
+    folder, title = logic.release_name(release), logic.release_title(release)
+    pins = logic.pins("runtime", "dev") | {"numpy": release["numpy"]}
+    stack = f"{folder}-{release['pypi_default']}"
+    for environment in ("cpu", "cuda"):
+        answers = {"stack": stack, "dependency_manager": "pip"}
+        needs = [f"{n}=={v}" for n, v in pins.items()] + logic.requirements(answers, environment)
+        blocks = resolve(uv, needs, release["python"][0])
+        text = f"What {title} and this project need, {environment} environment."
+        write(f"{folder}/{environment}.txt", text, blocks)
 
 
 def _index_lock(torch: str, wheels: dict, from_pypi: str) -> str:
@@ -119,10 +134,10 @@ def lock_for_pip(uv: str) -> None:
     """Every release, and the notebook's tools."""
     releases = logic.releases()
     for release in releases:
-        print(f"torch {release['torch']}", flush=True)
+        print(logic.release_title(release), flush=True)
         lock_release(uv, release)
     oldest = min((r["python"][0] for r in releases), key=lambda v: int(v.split(".")[1]))
-    newest = LOCKS / f"torch-{releases[0]['torch']}" / "cuda.txt"
+    newest = LOCKS / logic.release_name(releases[0]) / "cuda.txt"
     pins = [f"{n}=={v}" for n, v in logic.pins("notebook").items()]
     notebook = resolve(uv, pins, oldest, "--constraint", str(newest))
     write("notebook.txt", "Jupyter, for `make notebook`.", notebook)

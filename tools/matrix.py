@@ -23,6 +23,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import template_logic as logic  # noqa: E402  (the template's root is not a package)
 from tools import compact_json, registry  # noqa: E402
 
 DATA = ROOT / "data" / "stacks.json"
@@ -127,6 +128,29 @@ def differences(release: dict[str, Any], index: str) -> dict[str, tuple[Any, Any
     return found
 
 
+def wheels_differ(release: dict[str, Any], index: str) -> dict[str, tuple[Any, Any]]:
+    """Facts of a row that is not PyTorch's which the registry contradicts: date and Pythons of the
+    wheels for Linux, and packages that are not there."""
+    name = logic.framework_of(release)
+    wheels = [f for f in registry.release(name, release[name], index) if "linux" in f.name]
+    if not wheels:
+        return {name: (release[name], "no wheel for Linux")}
+    here = {f.python for f in wheels}
+    seen = {
+        "released": min(f.uploaded for f in wheels)[:10],
+        "python": [python for python in release["python"] if python in here],
+    }
+    found = {key: (release[key], value) for key, value in seen.items() if release[key] != value}
+    facts = release["variants"][release["pypi_default"]]
+    major = release["pypi_default"].removeprefix("cu")[:2]
+    packages = {"keras": release["keras"], "numpy": release["numpy"], **facts["toolkit"]}
+    packages |= {f"nvidia-{each}-cu{major}": facts[each] for each in ("cudnn", "nccl")}
+    for package, version in packages.items():
+        if not registry.release(package, version, index):
+            found[package] = (version, "no wheel")
+    return found
+
+
 def companions(release: dict[str, Any], index: str) -> dict[str, tuple[Any, Any]]:
     """NumPy, torchvision and torchaudio of a row, if they do not fit it."""
     found = {}
@@ -214,12 +238,14 @@ def main() -> int:
     count = 0
     try:
         for release in data["releases"]:
-            found = differences(release, options.index)
+            is_torch = "torch" in release
+            found = (differences if is_torch else wheels_differ)(release, options.index)
+            title = " ".join(logic.release_name(release).split("-", 1))
             for key, (ours, theirs) in found.items():
-                print(f"torch {release['torch']}: {key}: data {ours}, registry {theirs}")
+                print(f"{title}: {key}: data {ours}, registry {theirs}")
             count += len(found)
             apply(release, found)
-        new = proposals(data["releases"], options.index)
+        new = proposals([r for r in data["releases"] if "torch" in r], options.index)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

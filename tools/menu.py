@@ -53,9 +53,9 @@ def menu() -> str:
 
 
 def _python_label(version: str) -> str:
-    releases = {release["torch"]: release for release, _ in logic.stack_names().values()}
-    without = [torch for torch, release in releases.items() if version not in release["python"]]
-    return f"{version}: not for PyTorch {', '.join(without)}" if without else version
+    releases = {logic.release_title(row): row for row, _ in logic.stack_names().values()}
+    without = [title for title, row in releases.items() if version not in row["python"]]
+    return f"{version}: not for {', '.join(without)}" if without else version
 
 
 def readme() -> str:

@@ -38,7 +38,9 @@ def lockable() -> list[tuple[str, str]]:
     found = []
     for name, (release, variant) in logic.stack_names().items():
         known = release.get("index_wheels", {}).get("cpu", {}).get("linux_x86_64", {})
-        if variant in ("cpu", release["pypi_default"]):
+        if logic.framework_of(release) != "torch":
+            found += [(name, python) for python in release["python"]]
+        elif variant in ("cpu", release["pypi_default"]):
             found += [(name, python) for python in release["python"] if python in known]
     return found
 
@@ -46,6 +48,8 @@ def lockable() -> list[tuple[str, str]]:
 def lock(manager: str, stack: str, python: str) -> str:
     """The lock of a project with these answers, as written by its manager."""
     release, _ = logic.stack_names()[stack]
+    if logic.framework_of(release) != "torch":
+        return _lock_from_pypi(manager, stack, python)
     torch = release["torch"]
     facts = release["index_wheels"]["cpu"]
     official = logic.stack(stack)["accelerators"]["cpu"]["index"]
@@ -62,6 +66,16 @@ def lock(manager: str, stack: str, python: str) -> str:
     text = text.replace(index, official)
     assert "127.0.0.1" not in text, text[text.index("127.0.0.1") - 200 :][:400]
     return text
+
+
+def _lock_from_pypi(manager: str, stack: str, python: str) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        project = bake(scratch, dependency_manager=manager, stack=stack, python_version=python)
+        if manager == "uv":
+            return _uv_lock(project, python, Path(scratch))
+        original = (project / "pyproject.toml").read_text()
+        with pytorch_index.serve_pypi(logic.cutoff()) as simple:
+            return _poetry_lock(project, original, python, simple)
 
 
 def bake(folder: str, **answers: str) -> Path:

@@ -3,10 +3,10 @@
 python environment/check.py [--environment ENV] [--json]                  (`make lock-check`)
 python environment/check.py --installed ENV [--json]
 
-Checks, for each accelerator and platform: torch's version, build and index, the CUDA libraries, a
-sha256 for every file, no foreign index, nothing newer than the cut-off, every direct dependency.
-With `--installed`: whether this interpreter's packages match the lock. Exit code 0: everything is
-fine; 1: there are problems; 2: there is no readable lock.
+Checks, for each accelerator and platform: the framework's version, build and index, the CUDA
+libraries, a sha256 for every file, no foreign index, nothing newer than the cut-off, every direct
+dependency. With `--installed`: whether this interpreter's packages match the lock. Exit code 0:
+everything is fine; 1: there are problems; 2: there is no readable lock.
 """
 
 import argparse
@@ -29,6 +29,8 @@ FILES = {
 }
 """The hosts that serve the files of an index, if not just the index itself."""
 ONLY_CUDA = re.compile(r"nvidia-.*|cuda-(bindings|toolkit|pathfinder)|pytorch-gpu")
+FRAMEWORKS = {"torch": ("torch", "pytorch"), "tensorflow": ("tensorflow-cpu", "tensorflow")}
+"""The packages of a framework, by its key in `[tool.repro.environments.*]`."""
 TOOLS = {"pip", "setuptools", "wheel", "uv"}
 """Packages that a fresh environment may contain although the lock does not list them."""
 
@@ -93,7 +95,7 @@ def lock_problems(environment: str, platform: str) -> Iterator[str]:
     packages = read_lock(environment, platform)
     by_name = {package.name: package for package in packages}
     wanted = settings()["environments"][environment]
-    yield from _torch_problems(by_name, wanted, platform)
+    yield from _framework_problems(by_name, wanted, platform)
     yield from _cuda_problems(by_name, wanted, environment)
     yield from _direct_problems(by_name, platform)
     seen: dict[str, str] = {}
@@ -104,22 +106,26 @@ def lock_problems(environment: str, platform: str) -> Iterator[str]:
         yield from _wheel_problems(package, platform)
 
 
-def _torch_problems(packages: dict[str, Package], wanted: dict, platform: str) -> Iterator[str]:
-    version = wanted["torch"][platform.split("-")[0]]
-    torch = packages.get("torch") or packages.get("pytorch")
-    if torch is None:
-        yield f"torch is not in it, and must be {version}"
+def _framework_problems(packages: dict[str, Package], wanted: dict, platform: str) -> Iterator[str]:
+    framework = next(name for name in FRAMEWORKS if name in wanted)
+    version = wanted[framework][platform.split("-")[0]]
+    found = [packages[name] for name in FRAMEWORKS[framework] if name in packages]
+    if not found:
+        yield f"{framework} is not in it, and must be {version}"
         return
+    package = found[0]
     # conda states the build of torch by a package, not by a local version.
-    same = version if torch.name == "torch" else version.split("+")[0]
-    if torch.version != same:
-        yield f"torch is {torch.version} and must be {same}"
-    allowed = _torch_indexes(torch.name, wanted, platform)
-    if torch.index and torch.index not in allowed:
-        yield f"torch comes from {torch.index} and must come from {' or '.join(allowed)}"
+    same = version.split("+")[0] if package.name == "pytorch" else version
+    if package.version != same:
+        yield f"{framework} is {package.version} and must be {same}"
+    if package.name == "tensorflow" and "cuda" not in wanted and platform == "linux-x86_64":
+        yield "tensorflow is the CUDA build here, and must be tensorflow-cpu"
+    allowed = _indexes(package.name, wanted, platform)
+    if package.index and package.index not in allowed:
+        yield f"{framework} comes from {package.index} and must come from {' or '.join(allowed)}"
 
 
-def _torch_indexes(name: str, wanted: dict, platform: str) -> list[str]:
+def _indexes(name: str, wanted: dict, platform: str) -> list[str]:
     if name == "pytorch":
         return [CONDA_FORGE]
     index = wanted.get("index", PYPI)

@@ -36,7 +36,8 @@ KEPT = 5
 """Maximum number of problems that are printed."""
 _OTHER_PLATFORM = (
     "use ACCELERATOR=cpu",
-    "name it in pyproject.toml (torch's marker, [tool.repro.environments.cpu]) and run make lock",
+    "name it in pyproject.toml (the framework's marker, [tool.repro.environments.cpu]) and run "
+    "make lock",
 )
 
 
@@ -77,7 +78,7 @@ def _setup(environment: str, sources: Sources) -> int:
     _point(ROOT / ".venv", prefix)
     _drop_others(environment, prefix)
     facts = _facts(prefix)
-    print(f"torch {facts['torch']}, {facts['build']}; {gpu_report(environment)}")
+    print(f"{facts['framework']}, {facts['build']}; {gpu_report(environment)}")
     _say_what_git_lacks()
     return 0
 
@@ -145,10 +146,10 @@ def _is_whole(prefix: Path, environment: str) -> bool:
 
 
 def _facts(prefix: Path) -> dict[str, str]:
-    """Facts that torch reported when the environment was created; empty if damaged."""
+    """Facts that the framework reported when the environment was created; empty if damaged."""
     try:
-        facts = json.loads((prefix / "torch.json").read_text(encoding="utf-8"))
-        return {key: facts[key] for key in ("torch", "build")}
+        facts = json.loads((prefix / "framework.json").read_text(encoding="utf-8"))
+        return {key: facts[key] for key in ("framework", "build")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -182,8 +183,8 @@ def _make(prefix: Path, environment: str, sources: Sources) -> None:
         # Check again inside: it has YAML for conda's and pixi's locks, and `packaging` for ranges.
         run([python, ROOT / "environment" / "check.py", "--environment", environment])
         run(_check(prefix, environment))
-        facts = _output([python, ROOT / "environment" / "torch_facts.py"])
-        (prefix / "torch.json").write_text(facts)
+        facts = _output([python, ROOT / "environment" / "framework_facts.py"])
+        (prefix / "framework.json").write_text(facts)
         with (prefix / MARK).open("w") as mark:
             mark.write(_digest(environment))
             mark.flush()

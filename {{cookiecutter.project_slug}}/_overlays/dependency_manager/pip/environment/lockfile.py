@@ -1,9 +1,9 @@
-"""pip's lock: two requirements files per accelerator, one for torch and one for the rest; and a
-third for the notebook's tools, whatever the accelerator."""
+"""pip's lock: a requirements file per accelerator, and one for torch, which may come from an index
+of its own; and one for the notebook's tools, whatever the accelerator."""
 
 import re
 
-from locked import PYPI, ROOT, Artefact, Package, applies, parse_requirements, read_text
+from locked import PYPI, ROOT, Artefact, Package, applies, parse_requirements, read_text, settings
 
 PYTHON_ONLY = True
 """Whether every entry is a Python package, under the name it has when installed."""
@@ -17,7 +17,7 @@ def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",
     """
     found = []
     more = [f"{group}.txt" for group in groups if group != "dev"]  # dev is part of the environment
-    for name in (f"torch-{environment}.txt", f"{environment}.txt", *more):
+    for name in (*files(environment), *more):
         text = read_text(ROOT / "requirements" / name)
         option = re.search(r"^--index-url[ =](\S+)$", text, re.MULTILINE)
         index = option[1] if option else PYPI
@@ -26,6 +26,12 @@ def read_lock(environment: str, platform: str, groups: tuple[str, ...] = ("dev",
                 artefacts = tuple(Artefact("", digest) for digest in digests)
                 found.append(Package(package, version, index, artefacts))
     return found
+
+
+def files(environment: str) -> list[str]:
+    """The files of an environment's lock, in the order of installation."""
+    alone = "torch" in settings()["environments"][environment]
+    return [*([f"torch-{environment}.txt"] if alone else []), f"{environment}.txt"]
 
 
 def known_names() -> set[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from locked import PYPI, ROOT
+from lockfile import files
 from sources import Sources, pip_install, write_requirements
 
 BRINGS_PYTHON = False
@@ -20,8 +21,8 @@ def install(prefix: Path, environment: str, sources: Sources, run: Callable[...,
     run([sys.executable, "-m", "venv", prefix])
     pip = pip_install(prefix / "bin" / "python")
     if sources.are_public:
-        files = [f"requirements/torch-{environment}.txt", f"requirements/{environment}.txt"]
-        parts = [(PYPI, ROOT / file) for file in files]  # the file names its index
+        # A file names its index, if it is not PyPI.
+        parts = [(PYPI, ROOT / "requirements" / name) for name in files(environment)]
     else:
         parts = write_requirements(environment, prefix)
     for index, file in parts:
