@@ -51,22 +51,31 @@ def _require_cookiecutter():
 def _shorten_the_menu():
     """Ask for the stack in two steps, so that a menu fits a terminal of 24 lines.
 
-    The rows of the default's release come first; the others are behind one more row.
+    The rows of the default's release come first; other releases of its framework are behind one
+    more row, and those of another framework behind a row of its name.
     """
     ask = prompt.read_user_choice
     if getattr(ask, "is_ours", False):
         return
 
     def asked(name, options, prompts=None, *rest):
-        release = options[0].rpartition("-")[0]
-        others = [row for row in options if row.rpartition("-")[0] != release]
-        if name != "stack" or not others:
+        release, framework = options[0].rpartition("-")[0], options[0].partition("-")[0]
+        first = [row for row in options if row.rpartition("-")[0] == release]
+        behind = {}
+        for row in options[len(first) :]:
+            behind.setdefault(row.partition("-")[0], []).append(row)
+        if name != "stack" or not behind:
             return ask(name, options, prompts, *rest)
-        labels = {MORE: "another release …", **((prompts or {}).get(name) or {})}
+        labels = dict((prompts or {}).get(name) or {})
+        rows = {}
+        for other, others in behind.items():
+            key = MORE if other == framework else other
+            rows[key] = others
+            title = labels.get(others[0], other).split(" ")[0]
+            labels[key] = "another release …" if key == MORE else f"{title} …"
         prompts = {**(prompts or {}), name: labels}
-        first = [row for row in options if row not in others]
-        answer = ask(name, [*first, MORE], prompts, *rest)
-        return ask(name, others, prompts, *rest) if answer == MORE else answer
+        answer = ask(name, [*first, *rows], prompts, *rest)
+        return ask(name, rows[answer], prompts, *rest) if answer in rows else answer
 
     asked.is_ours = True
     prompt.read_user_choice = asked

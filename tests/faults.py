@@ -285,7 +285,7 @@ FAULTS = [
         ),
         (
             "the portable profile forgets MKL",
-            "repro/shell.py",
+            "repro/backend/facts.py",
             '    "MKL_CBWR": "COMPATIBLE",\n',
             "",
         ),
@@ -872,7 +872,7 @@ FAULTS = [
         ),
         (
             "the record is kept by the last rank",
-            "repro/backend/ranks.py",
+            "repro/backend/alone.py",
             "        return self.rank == 0\n",
             "        return self.rank == self.size - 1\n",
         ),

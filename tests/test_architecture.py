@@ -1,6 +1,7 @@
 """The wall: the machinery knows no task, the task knows the machinery by its public names."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ VERBS = {
 }
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "safetensors"}
 HEAVY = {*FRAMEWORKS, "numpy", "sklearn", "matplotlib", "mlflow", "scipy"}
+TENSORFLOW = "tensorflow-2.21.0-cpu"
+NAMING = {
+    *("launched.py", "signals.py", "cli.py", "shell.py", "random/streams.py"),
+    *("backend/patience.py", "backend/pieces.py", "proof/compare.py", "proof/verify.py"),
+    *("run/lifecycle.py", "doctor/repository.py"),
+    *("testing/gpu_proof.py", "testing/launcher.py", "testing/proof.py", "testing/surroundings.py"),
+}
+"""Files of the machinery outside the framework's folder that name one."""
 AT_ONCE = (
     *("__init__", "__main__", "config", "repro/__init__", "repro/cli", "repro/entry", "repro/env"),
     *("repro/config/load", "repro/run/manifest", "repro/run/logs", "repro/proof/compare"),
@@ -55,18 +64,22 @@ def _file(module: Path) -> Path | None:
     return None
 
 
-def test_the_machinery_imports_nothing_of_the_users():
-    """Whatever a user does to their files, `repro` still loads."""
-    for path in REPRO.rglob("*.py"):
-        own, _ = imports(path)
-        assert all(REPRO in each.parents for each in own), path
-
-
-@pytest.fixture(scope="module", params=CHOICES["starter"])
+@pytest.fixture(scope="module", params=[*CHOICES["starter"], "tensorflow"])
 def package(request, cookies_session):
-    """The package of a fresh project of each starter."""
-    answers = {"project_slug": "probe", "starter": request.param}
-    return cookies_session.bake(extra_context=answers).project_path / "src" / "probe"
+    """The package of a fresh project of each starter, and of the other framework."""
+    starter = {"starter": request.param}
+    answers = {"stack": TENSORFLOW} if request.param == "tensorflow" else starter
+    made = cookies_session.bake(extra_context={"project_slug": "probe", **answers})
+    assert made.exception is None
+    return made.project_path / "src" / "probe"
+
+
+def test_the_machinery_imports_nothing_of_the_users(package):
+    """Whatever a user does to their files, `repro` still loads."""
+    repro = package / "repro"
+    for path in repro.rglob("*.py"):
+        own, _ = imports(path)
+        assert all(each and repro in each.parents for each in own), path
 
 
 def test_the_users_files_know_the_public_names_only(package):
@@ -88,11 +101,51 @@ def test_no_import_leads_back(package):
     assert not edges, sorted(path.name for path in edges)
 
 
-def test_only_the_backend_imports_a_framework():
-    """A second framework is a second folder of that name."""
-    for path in REPRO.rglob("*.py"):
+def test_only_the_backend_imports_a_framework(package):
+    """And its facts do not, which are read before it is safe to load one."""
+    for path in (package / "repro").rglob("*.py"):
         _, others = imports(path)
-        assert path.parent.name == "backend" or not others & FRAMEWORKS, path
+        may = path.parent.name == "backend" and path.name not in ("facts.py", "alone.py")
+        assert may or not others & FRAMEWORKS, path
+
+
+def test_a_framework_is_a_folder_with_the_same_files():
+    """What only one of them has is named here, with the reason."""
+    folder = ROOT / "{{cookiecutter.project_slug}}" / "_overlays" / "__framework"
+    files = {
+        name: {path.name for path in (folder / name).glob("src/*/repro/backend/*.py")}
+        for name in ("torch", "tensorflow")
+    }
+    assert files["torch"] - files["tensorflow"] == {
+        "tree.py",  # sums over processes: TensorFlow trains in one
+        "meeting.py",
+    }
+    assert files["tensorflow"] - files["torch"] == {"quiet.py"}  # torch says nothing when loaded
+    public = {
+        path.name: names(path) for path in (folder / "torch").glob("src/*/repro/backend/facts.py")
+    }
+    for path in (folder / "tensorflow").glob("src/*/repro/backend/facts.py"):
+        assert names(path) == public[path.name]
+
+
+def names(path: Path) -> set[str]:
+    """The public names that a module defines."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+        found |= {each.id for each in targets if isinstance(each, ast.Name)}
+        found |= {node.name} if isinstance(node, ast.FunctionDef) else set()
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_files_that_name_a_framework_are_few():
+    """Outside its folder: texts for people, and what must know several at once."""
+    naming = {
+        path.relative_to(REPRO).as_posix()
+        for path in REPRO.rglob("*.py")
+        if re.search(r"(?i)tensorflow|keras|\btorch\b|pytorch", path.read_text(encoding="utf-8"))
+    }
+    assert naming <= NAMING, naming - NAMING
 
 
 def test_what_answers_at_once_imports_nothing_heavy(package):

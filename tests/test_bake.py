@@ -21,7 +21,11 @@ import template_logic as logic
 
 TEXT_FREE = {"project_slug": "probe"}
 LONG_SLUG = "a-very-long-project-slug-of-forty-letter"
-MANAGERS_STACKS = list(itertools.product(CHOICES["dependency_manager"], CHOICES["stack"]))
+MANAGERS_STACKS = [
+    (manager, stack)
+    for manager, stack in itertools.product(CHOICES["dependency_manager"], CHOICES["stack"])
+    if manager in logic.stack(stack).get("managers", [manager])
+]
 ONE_EACH = [(name, answer) for name, answers in CHOICES.items() for answer in answers]
 NOT_IN_FILES = {
     "Python is the project's",
@@ -141,7 +145,7 @@ def test_every_answer_gives_a_project(bake, name, answer):
 
 @pytest.mark.parametrize("stack", CHOICES["stack"])
 def test_the_pins_of_a_stack_reach_every_file_that_needs_them(bake, stack):
-    """torch with its local tag and index, NumPy, and the base image by digest."""
+    """The framework (torch with its local tag and index), NumPy, and the base image by digest."""
     row = logic.stack(stack)
     content = files(bake(stack=stack, dependency_manager="uv", **TEXT_FREE))
     project = tomllib.loads(content["pyproject.toml"])
@@ -149,14 +153,20 @@ def test_the_pins_of_a_stack_reach_every_file_that_needs_them(bake, stack):
     extras = project["project"]["optional-dependencies"]
     assert set(extras) == set(row["accelerators"])
     for name, facts in row["accelerators"].items():
+        image = f"{facts['image']}@{facts['image_digest']}"
+        assert f"ARG BASE_IMAGE_{name.upper()}={image}" in content["Dockerfile"]
+        if row["framework"] != "torch":
+            package = "tensorflow" if name == "cuda" else "tensorflow-cpu"
+            here = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+            assert f"{package}=={row['version']} ; {here}" in extras[name]
+            assert f"keras=={row['keras']}" in extras[name]
+            continue
         requirement, _, marker = extras[name][0].partition(" ; ")
-        assert requirement == f"torch=={facts['torch']}"
+        assert requirement == f"torch=={facts['build']}"
         platforms = project["tool"]["repro"]["environments"][name]["platforms"]
         for machine in ("x86_64", "aarch64"):
             named = Marker(marker).evaluate({"sys_platform": "linux", "platform_machine": machine})
             assert named == (f"linux-{machine}" in platforms)
-        image = f"{facts['image']}@{facts['image_digest']}"
-        assert f"ARG BASE_IMAGE_{name.upper()}={image}" in content["Dockerfile"]
         source = [s for s in project["tool"]["uv"]["sources"]["torch"] if s["extra"] == name]
         if facts["index"] is None:
             assert source == []

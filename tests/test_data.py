@@ -1,5 +1,6 @@
 """The data is the only place of a pin, and everything that reads it agrees with it."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -83,10 +84,10 @@ def test_managers_are_folders_rows_and_answers():
     assert starters == set(DATA["starters"]["starters"]) == set(CHOICES["starter"])
 
 
-@pytest.mark.parametrize("release", RELEASES, ids=lambda r: r["torch"])
+@pytest.mark.parametrize("release", RELEASES, ids=logic.release_name)
 def test_a_row_is_complete_and_says_where_it_is_from(release):
     """Facts carry their source and the day they were checked; Pythons are answers of the menu."""
-    assert re.fullmatch(r"\d+\.\d+\.\d+", release["torch"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", release[logic.framework_of(release)])
     assert release["status"] in ("recommended", "supported", "retired")
     assert set(release["python"]) <= set(CHOICES["python_version"])
     assert release["pypi_default"] in release["variants"]
@@ -99,12 +100,13 @@ def test_a_row_is_complete_and_says_where_it_is_from(release):
         assert facts["source"]
 
 
-@pytest.mark.parametrize("release", RELEASES, ids=lambda r: r["torch"])
+@pytest.mark.parametrize("release", RELEASES, ids=logic.release_name)
 def test_a_shipped_lock_holds_the_pins_and_a_hash_for_everything(release):
     """Every package of a lock is exact and hashed; torch is the row's, with its local tag."""
-    folder = ROOT / "data" / "locks" / "pip" / f"torch-{release['torch']}"
+    folder = ROOT / "data" / "locks" / "pip" / logic.release_name(release)
     files = sorted(folder.glob("*.txt"))
-    assert {"torch-cuda.txt", "cuda.txt"} <= {path.name for path in files}
+    wanted = {"torch-cuda.txt", "cuda.txt"} if "torch" in release else {"cpu.txt", "cuda.txt"}
+    assert wanted <= {path.name for path in files}
     for path in files:
         text = path.read_text(encoding="utf-8")
         packages = re.split(r"\n(?=[a-z0-9])", text)
@@ -123,11 +125,16 @@ def test_a_shipped_lock_holds_the_pins_and_a_hash_for_everything(release):
             assert {name: pins[name] for name in wanted} == wanted
             cuda = [name for name in pins if name.startswith("nvidia-")]
             assert bool(cuda) == (path.name == "cuda.txt")
+            if "tensorflow" in release:
+                facts = release["variants"]["cu125"]
+                named = {**facts["toolkit"], "nvidia-cudnn-cu12": facts["cudnn"]} if cuda else {}
+                named |= {"keras": release["keras"], "tensorflow": release["tensorflow"]}
+                assert {name: pins[name] for name in named} == named
 
 
 def test_no_pin_stands_outside_the_data():
     """Template files take every version from `data/`; an exact version in one of them is a leak."""
-    versions = {release["torch"] for release in RELEASES}
+    versions = {release[logic.framework_of(release)] for release in RELEASES}
     for group in ("runtime", "dev", "notebook", "mlflow", "tools"):
         versions |= set(DATA["packages"][group].values())
     folders = [OVERLAYS.parent, ROOT / "templates"]
@@ -154,12 +161,13 @@ def test_a_new_release_is_one_row(tmp_path, monkeypatch):
     assert next(iter(logic.stack_names())) == "torch-9.9.9-cu130"
     assert logic.stack_label("torch-9.9.9-cu130").startswith("PyTorch 9.9.9, CUDA 13.0: Turing")
     stack = logic.stack("torch-9.9.9-cu126")
-    assert stack["accelerators"]["cuda"]["torch"] == "9.9.9+cu126"
+    assert stack["accelerators"]["cuda"]["build"] == "9.9.9+cu126"
 
 
 def retired(monkeypatch, tmp_path):
     data = json.loads((ROOT / "data" / "stacks.json").read_text())
-    data["releases"][-1]["status"] = "retired"
+    (oldest,) = [row for row in data["releases"] if row.get("torch") == "2.7.1"]
+    oldest["status"] = "retired"
     (tmp_path / "data").mkdir()
     for path in [ROOT / "cookiecutter.json", *(ROOT / "data").glob("*.json")]:
         (tmp_path / path.relative_to(ROOT)).write_bytes(path.read_bytes())
@@ -233,10 +241,16 @@ def test_a_slug_is_derived_from_any_name(name, slug):
 @pytest.mark.parametrize("stack", CHOICES["stack"])
 @pytest.mark.parametrize("python", CHOICES["python_version"])
 def test_a_lock_counts_as_shipped_only_if_it_fits_the_python(stack, python):
-    """The CPU lock needs a hash of the index's wheel for that very Python, the CUDA one PyPI's."""
+    """torch's CPU lock needs a hash of the index's wheel for that very Python, its CUDA lock PyPI's;
+    all of TensorFlow is on PyPI."""
     row = logic.stack(stack)
     answers = {"stack": stack, "python_version": python, "dependency_manager": "pip"}
     answers["project_slug"] = "probe"
+    if row["framework"] != "torch":
+        environments = list(row["accelerators"]) if python in row["python"] else []
+        for manager, name in itertools.product(row["managers"], environments):
+            assert logic.lock_is_shipped({**answers, "dependency_manager": manager}, name)
+        return
     hashes = row["index_wheels"].get("cpu", {}).get("linux_x86_64", {})
     assert logic.lock_is_shipped(answers, "cpu") == (python in hashes)
     if python in hashes:

@@ -68,7 +68,7 @@ def test_the_page_of_environments_says_what_ships():
     """`docs/environments.md` was written from the locks that are here, cell by cell."""
     results = {}
     for stack, (release, _) in logic.stack_names().items():
-        for manager, python in itertools.product(CHOICES["dependency_manager"], release["python"]):
+        for manager, python in itertools.product(environments.managers(release), release["python"]):
             answers = {"dependency_manager": manager, "stack": stack, "python_version": python}
             results[manager, stack, python] = {
                 f"{name} {platform}": logic.lock_is_shipped(answers, name)

@@ -12,7 +12,8 @@ import time
 import pytest
 from conftest import ROOT
 
-SCRIPT = ROOT / "{{cookiecutter.project_slug}}" / "slurm" / "train.sbatch"
+TORCH = ROOT / "{{cookiecutter.project_slug}}" / "_overlays" / "__framework" / "torch"
+SCRIPT = TORCH / "slurm" / "train.sbatch"
 SRUN = """#!/bin/sh
 echo "srun $*" >> calls
 touch started

@@ -34,6 +34,8 @@ def test_an_answer_that_is_not_on_the_menu_is_refused(born):
     assert "project_slug names folders" in line
     (line,) = errors(upgrade(project, "STACK=torch-2.7.1-cpu", "PYTHON_VERSION=3.14"))
     assert "has no wheels for Python 3.14" in line
+    (line,) = errors(upgrade(project, "STACK=tensorflow-2.21.0-cpu"))
+    assert "this project is written for torch, and tensorflow-2.21.0-cpu is another" in line
     assert git(project, "status", "--porcelain") == ""
 
 

@@ -71,6 +71,16 @@ def changed(names: list[str]) -> dict[str, str]:
     return answers
 
 
+def refuse_another_framework(before: str, after: str) -> None:
+    """Refuse an upgrade from one framework to another: what the user wrote is for one of them."""
+    had, wanted = (stack.partition("-")[0] for stack in (before, after))
+    if after and had != wanted:
+        raise SetupError(
+            f"this project is written for {had}, and {after} is another framework: generate a new "
+            "project and move the task there"
+        )
+
+
 def check(template: Template, reference: str) -> int:
     """Report whether there is an update; return 1 if so."""
     current = Link.read()
@@ -109,6 +119,7 @@ def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | Non
     wanted = reference or template.target(commit)
     target = template.commit(wanted)
     answers = {name: value for name, value in answers.items() if current.answers.get(name) != value}
+    refuse_another_framework(current.answers.get("stack", ""), answers.get("stack", ""))
     before, after = template.version(commit), template.version(target)
     if target == commit and not answers:
         print(f"up to date: template {before}")

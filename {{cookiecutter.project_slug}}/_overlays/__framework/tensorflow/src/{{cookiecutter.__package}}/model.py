@@ -43,9 +43,7 @@ class Normalize(layers.Layer):
         for name, values in self._constants.items():
             constant = keras.initializers.Constant(np.asarray(values, np.float32))
             size = (len(values),)
-            weight = self.add_weight(
-                shape=size, initializer=constant, trainable=False, name=name
-            )
+            weight = self.add_weight(shape=size, initializer=constant, trainable=False, name=name)
             setattr(self, name, weight)
 
     def call(self, pixels: keras.KerasTensor) -> keras.KerasTensor:
@@ -71,9 +69,7 @@ def _resnet18(config: Model, features: keras.KerasTensor) -> keras.KerasTensor:
     return _grid_mean(features, 1)
 
 
-def _block(
-    features: keras.KerasTensor, channels: int, stride: int, name: str
-) -> keras.KerasTensor:
+def _block(features: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
     """Two 3 x 3 convolutions with a shortcut."""
     body = _relu(_conv_norm(features, channels, f"{name}_1", stride=stride), f"{name}_1")
     body = _conv_norm(body, channels, f"{name}_2")

@@ -89,9 +89,7 @@ def build_step(
     return step
 
 
-def build_evaluation(
-    model: keras.Model, batch_size: int
-) -> Callable[[Split], tuple[float, float]]:
+def build_evaluation(model: keras.Model, batch_size: int) -> Callable[[Split], tuple[float, float]]:
     """Mean cross-entropy and accuracy over a split, in order; draws no random number."""
 
     @tf.function(reduce_retracing=True)  # the last batch is smaller

@@ -45,6 +45,6 @@ def variables(environ: Mapping[str, str], num_threads: int) -> dict[str, str]:
         # Notices of every start; what fails is raised as an error of Python's all the same.
         "TF_CPP_MIN_LOG_LEVEL": environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
         "KERAS_BACKEND": "tensorflow",
-        # A folder that cannot be: a keras.json in somebody's home would choose precision and layout.
-        "KERAS_HOME": os.path.join(os.devnull, "keras"),  # noqa: PTH118  (no path of a file)
+        # A folder that cannot be: a keras.json in somebody's home would choose the precision.
+        "KERAS_HOME": f"{os.devnull}/keras",
     }

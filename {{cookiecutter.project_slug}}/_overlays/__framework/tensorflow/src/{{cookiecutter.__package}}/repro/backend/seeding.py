@@ -1,4 +1,4 @@
-"""Every switch that makes TensorFlow and Keras deterministic, and the seeding of their generators."""
+"""Every switch that makes TensorFlow deterministic, and the seeding of all generators."""
 
 import os
 import random

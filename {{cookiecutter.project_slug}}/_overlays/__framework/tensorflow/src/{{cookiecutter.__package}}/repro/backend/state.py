@@ -48,7 +48,7 @@ def _state(each: Any) -> Any:
     variables = _variables(each)
     if variables is None:
         return _copied(each.state_dict())
-    arrays = {variable.path: np.array(variable) for variable in variables}
+    arrays = {variable.path: np.array(variable.numpy()) for variable in variables}
     if len(arrays) < len(variables):
         paths = [variable.path for variable in variables]
         twice = next(path for path in paths if paths.count(path) > 1)
@@ -106,7 +106,7 @@ def _misfits(state: dict[str, Any], objects: Mapping[str, Any]) -> Iterator[str]
         if variables is None:
             continue
         before = {path: _form(array) for path, array in state[name].items()}
-        forms = {variable.path: _form(np.asarray(variable)) for variable in variables}
+        forms = {variable.path: _form(variable.numpy()) for variable in variables}
         for path in [*before, *(forms.keys() - before.keys())]:
             if before.get(path) != forms.get(path):
                 yield f"{path} was {_said(before.get(path))}, is {_said(forms.get(path))}"
