@@ -241,8 +241,8 @@ def test_a_slug_is_derived_from_any_name(name, slug):
 @pytest.mark.parametrize("stack", CHOICES["stack"])
 @pytest.mark.parametrize("python", CHOICES["python_version"])
 def test_a_lock_counts_as_shipped_only_if_it_fits_the_python(stack, python):
-    """torch's CPU lock needs a hash of the index's wheel for that very Python, its CUDA lock PyPI's;
-    all of TensorFlow is on PyPI."""
+    """torch's CPU lock needs a hash of the index's wheel for that very Python, its CUDA lock that
+    of PyPI; all of TensorFlow is on PyPI."""
     row = logic.stack(stack)
     answers = {"stack": stack, "python_version": python, "dependency_manager": "pip"}
     answers["project_slug"] = "probe"

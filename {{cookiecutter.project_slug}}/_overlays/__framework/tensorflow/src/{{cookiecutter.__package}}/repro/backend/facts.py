@@ -43,7 +43,7 @@ def variables(environ: Mapping[str, str], num_threads: int) -> dict[str, str]:
         "TF_NUM_INTRAOP_THREADS": str(num_threads),
         "TF_NUM_INTEROP_THREADS": "1",
         # Notices of every start; what fails is raised as an error of Python's all the same.
-        "TF_CPP_MIN_LOG_LEVEL": environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
+        "TF_CPP_MIN_LOG_LEVEL": environ.get("TF_CPP_MIN_LOG_LEVEL") or "3",
         "KERAS_BACKEND": "tensorflow",
         # A folder that cannot be: a keras.json in somebody's home would choose the precision.
         "KERAS_HOME": f"{os.devnull}/keras",

@@ -1,0 +1,189 @@
+"""A TensorFlow project, from a bake to its own proof; and what only its framework can do wrong."""
+
+import json
+import shutil
+import subprocess
+
+import lent
+import pytest
+from conftest import REAL_STACK, ROOT, commit, make
+
+from tools import demo
+
+pytestmark = pytest.mark.real
+STACK = "tensorflow-2.21.0-cpu"
+SMOKE = "CONFIG=configs/smoke.yaml"
+MACHINERY = ROOT / "tests" / "machinery"
+SHARED = (
+    *("auto_resume", "command_line", "dvc", "environment", "interrupt", "manifest"),
+    *("results", "tracking"),
+)
+"""Of the tests of the machinery, those of what a framework could break and that name none."""
+
+
+@pytest.fixture(scope="module")
+def project(baked_real):
+    """Set up and committed, with hostile text in the answers."""
+    made = baked_real(stack=STACK).path
+    commit(made)
+    lent.set_up(made)
+    return made
+
+
+def run(project, *arguments, **variables):
+    """A command of the project, in the caller's shell with these variables."""
+    command = [project / ".venv/bin/python", *map(str, arguments)]
+    environ = {**demo.environment(), **variables}
+    return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
+
+
+def the_error(done):
+    """The one line that a refusal prints."""
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_it_trains_verifies_and_compares(project):
+    """`make train verify`, again with threads, by segments; the same bits, whoever asks."""
+    assert make(project, "train", "verify", SMOKE).splitlines()[-1] == "IDENTICAL"
+    make(project, "train", SMOKE, "ARGS=data.num_workers=4")
+    assert make(project, "compare").splitlines()[-1] == "IDENTICAL"
+    done = run(project, "-m", "real", "verify", "--segments", "2")
+    assert done.stdout.splitlines()[-1] == "IDENTICAL", done.stderr
+    (newest, *_) = json.loads(run(project, "-m", "real", "runs", "--json").stdout)
+    assert newest["metrics"].keys() == {"test_loss", "test_accuracy"}
+
+
+def test_its_own_checks_are_green(project):
+    """`make check`: style, its tests, which kill, resume and disturb it, and the doctor."""
+    output = make(project, "check")
+    assert "All checks passed!" in output
+    assert "items, 0 fail" in output
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_the_machinery_keeps_its_promises(project, name):
+    """The tests of files that both frameworks share."""
+    command = ["-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", MACHINERY]
+    done = run(project, *command, "-p", "no:cacheprovider", MACHINERY / f"test_{name}.py")
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+def test_nobodys_keras_has_a_say(project, tmp_path):
+    """A keras.json in the home, another backend, precision, threads and kernels in the shell: the
+    same bits, and nothing is written into the home."""
+    plain, odd = tmp_path / "plain", tmp_path / "odd"
+    command = ("train.py", "--config", "configs/smoke.yaml", "--run-dir")
+    assert run(project, *command, plain).returncode == 0
+    home = tmp_path / "home"
+    (home / ".keras").mkdir(parents=True)
+    settings = {"floatx": "float16", "backend": "jax", "image_data_format": "channels_first"}
+    (home / ".keras" / "keras.json").write_text(json.dumps(settings))
+    caller = {
+        **{"HOME": str(home), "KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1"},
+        **{"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--no-such"},
+        **{"ONEDNN_MAX_CPU_ISA": "SSE41", "TF_DETERMINISTIC_OPS": "0", "OMP_NUM_THREADS": "2"},
+    }
+    done = run(project, *command, odd, **caller)
+    assert done.returncode == 0, done.stderr
+    for name in ("steps.jsonl", "metrics.csv", "model.safetensors"):
+        assert (plain / name).read_bytes() == (odd / name).read_bytes(), name
+    assert [path.name for path in home.rglob("*")] == [".keras", "keras.json"]
+    recorded = json.loads((odd / "manifest.json").read_text())["determinism"]
+    assert (recorded["keras_backend"], recorded["floatx"]) == ("tensorflow", "float32")
+    assert (recorded["num_threads"], recorded["deterministic_algorithms"]) == (1, True)
+
+
+def test_what_it_cannot_do_is_one_line(project, tmp_path):
+    """A GPU that is not there, the portable profile, several processes; no run is left."""
+    command = ("train.py", "--config", "configs/smoke.yaml", "--run-dir", tmp_path / "run")
+    assert "TensorFlow 2.21.0 (a CPU build) sees no GPU" in the_error(
+        run(project, *command, "training.device=cuda")
+    )
+    refused = the_error(run(project, *command, "determinism.profile=portable"))
+    assert "determinism.profile must be one of fast" in refused
+    launched = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    refused = the_error(run(project, *command, **launched))
+    assert "torchrun started 2 processes, and a TensorFlow project trains in one" in refused
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        (
+            "train.py",
+            "loss, grad_norm = train_step(images, labels, np.float32(lr))",
+            "loss, grad_norm = [*run.pieces((images, labels))][0]",
+            "run.pieces is PyTorch's way; compute the whole batch in one tf.function",
+        ),
+        (
+            "model.py",
+            'features = layers.Flatten(name="flatten")(features)',
+            'features = layers.Flatten(name="flatten")(features)\n'
+            '    twin = keras.Sequential([layers.Dense(4, name="x")], name="a")(features)\n'
+            '    twin = keras.Sequential([layers.Dense(4, name="x")], name="b")(features) + twin',
+            "",
+        ),
+        (
+            "train.py",
+            "@tf.function\n    def step",
+            "@tf.function(jit_compile=True)\n    def step",
+            "",
+        ),
+        ("train.py", "model=model,", "model=model, images=data,", "lacks state_dict"),
+    ],
+)
+def test_a_loop_that_does_what_cannot_be_repeated_is_told_so(
+    project, tmp_path, file, old, new, told
+):
+    """In a copy of the project; where it is allowed, two runs of it are equal."""
+    copied = shutil.copytree(project, tmp_path / "copied", symlinks=True)
+    shutil.rmtree(copied / "outputs", ignore_errors=True)
+    path = copied / "src" / "real" / file
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    runs = []
+    for name in ("a", "b"):
+        command = ("train.py", "--config", "configs/smoke.yaml", "--run-dir", tmp_path / name)
+        runs.append(run(copied, *command))
+    if told:
+        assert told in the_error(runs[0])
+    elif runs[0].returncode == 0:
+        logs = [(tmp_path / name / "steps.jsonl").read_bytes() for name in ("a", "b")]
+        assert logs[0] == logs[1]
+    else:
+        # XLA has no deterministic gradient of max-pooling; the error is TensorFlow's own.
+        assert "deterministic" in runs[0].stderr
+
+
+def test_a_checkpoint_of_the_other_framework_is_refused(project, tmp_path, baked_real):
+    """Whatever is found in the folder of checkpoints, it is named, and nothing is lost."""
+    run_dir = tmp_path / "run"
+    command = ("train.py", "--config", "configs/smoke.yaml", "--run-dir", run_dir, "--stop-at", "6")
+    assert run(project, *command).returncode == 0
+    for path in (run_dir / "checkpoints").iterdir():
+        path.write_bytes(b"PK\x03\x04 what torch.save writes")
+    assert "is not a whole checkpoint" in the_error(run(project, "train.py", "--resume", run_dir))
+    assert len((run_dir / "steps.jsonl").read_text().splitlines()) == 6
+
+
+def test_another_framework_is_another_lock(project):
+    """A lock with torch in TensorFlow's place, or with the CUDA build in the CPU environment."""
+    lock = project / "requirements" / "cpu.txt"
+    text = lock.read_text()
+    check = ("environment/check.py", "--environment", "cpu")
+    try:
+        lock.write_text(text.replace("tensorflow-cpu==", "torch=="))
+        assert "tensorflow is not in it, and must be 2.21.0" in run(project, *check).stderr
+        here = "tensorflow==2.21.0 ; (platform_machine == 'aarch64' and sys_platform == 'linux')"
+        assert here in text
+        everywhere = text.replace(here, "tensorflow==2.21.0 ; (sys_platform == 'linux')")
+        lock.write_text(everywhere.replace("tensorflow-cpu==", "unrelated=="))
+        assert "is the CUDA build here, and must be tensorflow-cpu" in run(project, *check).stderr
+    finally:
+        lock.write_text(text)
+    assert REAL_STACK.startswith("torch-")
