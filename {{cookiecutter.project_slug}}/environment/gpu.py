@@ -30,9 +30,10 @@ def gpu_problems(gpus: list[tuple[str, str, str]], wanted: dict) -> Iterator[str
     if "cuda" not in wanted:
         return
     if not gpus:
+        whole, small = ("6 GB", "1.5 GB") if "torch" in wanted else ("8 GB", "2 GB")
         yield (
-            "no NVIDIA GPU or driver seen: the CUDA environment (6 GB) trains on the CPU here; "
-            "make setup ACCELERATOR=cpu needs about 1.5 GB, and ACCELERATOR=cpu in .env makes it "
+            f"no NVIDIA GPU or driver seen: the CUDA environment ({whole}) trains on the CPU here; "
+            f"make setup ACCELERATOR=cpu needs about {small}, and ACCELERATOR=cpu in .env makes it "
             "the default"
         )
     for name, driver, capability in dict.fromkeys(gpus):
@@ -41,7 +42,7 @@ def gpu_problems(gpus: list[tuple[str, str, str]], wanted: dict) -> Iterator[str
         low, high = wanted["compute_capability"]
         if not numbers(low) <= numbers(capability) <= numbers(high):
             yield (
-                f"{name} has compute capability {capability}; this PyTorch has code for "
+                f"{name} has compute capability {capability}; this build has code for "
                 f"{low} to {high}: choose another stack"
             )
 
