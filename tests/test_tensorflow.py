@@ -14,10 +14,7 @@ pytestmark = pytest.mark.real
 STACK = "tensorflow-2.21.0-cpu"
 SMOKE = "CONFIG=configs/smoke.yaml"
 MACHINERY = ROOT / "tests" / "machinery"
-SHARED = (
-    *("auto_resume", "command_line", "dvc", "environment", "interrupt", "manifest"),
-    *("results", "tracking"),
-)
+SHARED = ("auto_resume", "command_line", "interrupt", "manifest", "results", "run")
 """Of the tests of the machinery, those of what a framework could break and that name none."""
 
 

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 from conftest import SMOKE, run
+from real.repro.files import checkpoint_path
 from real.repro.signals import STOP_SIGNALS, CtrlC, StopRequest, ending_by_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -23,7 +24,7 @@ def test_every_signal_of_schedulers_and_terminals_saves_first(name, tmp_path):
     )
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr.endswith(f"stopped after step 5; resume with train --resume {run_dir}\n")
-    assert (run_dir / "checkpoints" / "step-00000005.pt").exists()
+    assert checkpoint_path(run_dir / "checkpoints", 5).exists()
 
 
 def test_the_same_signal_again_ends_at_once():

@@ -8,6 +8,8 @@ import shutil
 import pytest
 from conftest import PACKAGE, ROOT, SMOKE, edit_manifest, run
 from real.config import load_config
+from real.repro.backend import facts
+from real.repro.files import checkpoint_path
 from real.repro.run.directory import only_writer
 from real.repro.run.logs import read_steps
 from real.repro.run.manifest import FIELDS, describe_code, read_manifest
@@ -38,7 +40,7 @@ def test_the_run_directory_is_complete(smoke_run):
     assert set(manifest["data"]["splits"]) == {"train", "val", "test"}
     assert "digits.csv.gz" in manifest["data"]["files"]
     assert f"src/{PACKAGE}/train.py" in manifest["code"]["files"]
-    assert manifest["environment"]["packages"]["torch"]
+    assert manifest["environment"]["packages"].keys() & {*facts.PACKAGES}
     assert manifest["results"]["completed"] is True
 
 
@@ -151,7 +153,7 @@ def test_a_run_inside_the_checkout_is_not_code():
 def test_a_refused_resume_changes_no_file(smoke_run, tmp_path):
     """Another model, an edited log, other data: the record is as it was, byte for byte."""
     run_dir = shutil.copytree(smoke_run, tmp_path / "run")
-    (run_dir / "checkpoints" / "step-00000018.pt").unlink()
+    checkpoint_path(run_dir / "checkpoints", 18).unlink()
     log = run_dir / "steps.jsonl"
     for change in ("model", "log"):
         if change == "log":
@@ -175,7 +177,7 @@ def test_a_complete_run_without_checkpoints_does_not_start_again(smoke_run, tmp_
 def test_a_run_resumed_from_before_its_end_is_not_complete(smoke_run, tmp_path):
     """The last checkpoint is damaged: until the end is reached again, there are no results."""
     run_dir = shutil.copytree(smoke_run, tmp_path / "run")
-    last = run_dir / "checkpoints" / "step-00000018.pt"
+    last = checkpoint_path(run_dir / "checkpoints", 18)
     last.write_bytes(b"damaged")
     with pytest.raises(Interrupted):
         train_model(load_config(run_dir / "config.yaml"), run_dir=run_dir, resume=True, stop_at=17)
@@ -255,11 +257,12 @@ def test_a_checkpoint_that_would_execute_code_is_refused(smoke_run, tmp_path):
 
     for path in (run_dir / "checkpoints").iterdir():
         path.write_bytes(pickle.dumps(Bomb()))
+    last = checkpoint_path(run_dir / "checkpoints", 18).name
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     for arguments in (["train", "--resume", run_dir], ["verify", run_dir, "--segments", 1]):
         done = run(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "step-00000018.pt is not a whole checkpoint" in done.stderr
+        assert f"{last} is not a whole checkpoint" in done.stderr
         assert done.stderr.count("\n") == 1
     assert not marker.exists()
     assert {path: path.read_bytes() for path in before} == before
