@@ -24,7 +24,7 @@ REAL_STACK = "torch-2.13.0-cpu"  # the row whose wheels the tests install
 # The same wheel is the CPU environment of this one: what most projects are, as the default is.
 REAL_CUDA_STACK = "torch-2.13.0-cu130"
 # Tests that run inside a project, by its interpreter, and tasks that are put over one.
-collect_ignore = ["machinery", "tasks"]
+collect_ignore = ["machinery", "tensorflow", "tasks"]
 
 HOSTILE = {
     "project_name": "Ünï \"côde\" \\ 'quoted' <b>& {x} $HOME `id` #1: % \u2028 名前",

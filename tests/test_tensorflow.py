@@ -1,12 +1,16 @@
 """A TensorFlow project, from a bake to its own proof; and what only its framework can do wrong."""
 
 import json
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import lent
 import pytest
 from conftest import REAL_STACK, ROOT, commit, make
+from faults import FAULTS
+from tensorflow_faults import OWN
 
 from tools import demo
 
@@ -14,6 +18,7 @@ pytestmark = pytest.mark.real
 STACK = "tensorflow-2.21.0-cpu"
 SMOKE = "CONFIG=configs/smoke.yaml"
 MACHINERY = ROOT / "tests" / "machinery"
+TENSORFLOW = ROOT / "tests" / "tensorflow"
 SHARED = ("auto_resume", "command_line", "interrupt", "manifest", "results", "run")
 """Of the tests of the machinery, those of what a framework could break and that name none."""
 
@@ -32,6 +37,12 @@ def run(project, *arguments, **variables):
     command = [project / ".venv/bin/python", *map(str, arguments)]
     environ = {**demo.environment(), **variables}
     return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
+
+
+def pytest_in(folder):
+    """pytest by the project's own settings, with the tests of a folder of the template."""
+    command = ["-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", folder]
+    return [*command, "-p", "no:cacheprovider"]
 
 
 def the_error(done):
@@ -62,10 +73,15 @@ def test_its_own_checks_are_green(project):
 @pytest.mark.parametrize("name", SHARED)
 def test_the_machinery_keeps_its_promises(project, name):
     """The tests of files that both frameworks share."""
-    command = ["-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", MACHINERY]
-    done = run(project, *command, "-p", "no:cacheprovider", MACHINERY / f"test_{name}.py")
+    done = run(project, *pytest_in(MACHINERY), MACHINERY / f"test_{name}.py")
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+def test_the_framework_keeps_its_promises(project):
+    """Seeds and switches, checkpoints, loading: what only this framework's folder does."""
+    done = run(project, *pytest_in(TENSORFLOW), TENSORFLOW)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
 def test_nobodys_keras_has_a_say(project, tmp_path):
@@ -184,3 +200,66 @@ def test_another_framework_is_another_lock(project):
     finally:
         lock.write_text(text)
     assert REAL_STACK.startswith("torch-")
+
+
+def planted(project, fault, copy):
+    """Whether the tests see a fault that is planted in a copy of the project."""
+    left_out = (".venv", ".envs", ".git", "outputs", "__pycache__", ".pytest_cache")
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns(*left_out))
+    (copy / ".venv").symlink_to((project / ".venv").resolve())
+    if fault:
+        path = copy / "src" / "real" / fault.file
+        path.write_text(path.read_text().replace(fault.old, fault.new))
+    proof = ("tests/test_quality.py", "tests/test_reproducibility.py", "tests")
+    suites = (
+        [*pytest_in(TENSORFLOW), TENSORFLOW],
+        [
+            "-m",
+            "pytest",
+            *proof,
+            "--deselect=tests/test_expected.py::test_a_fresh_run_comes_to_them",
+        ],
+        [*pytest_in(MACHINERY), *(MACHINERY / f"test_{name}.py" for name in SHARED)],
+    )
+    for suite in suites:
+        done = run(copy, *suite, "-x", PYTHONPATH=str(copy / "src"))
+        assert done.returncode in (0, 1), done.stdout[-3000:] + done.stderr[-2000:]
+        if done.returncode:
+            break
+    shutil.rmtree(copy)
+    name = fault.name if fault else "no fault"
+    print("red  " if done.returncode else "GREEN", name, flush=True)
+    return bool(done.returncode)
+
+
+def faults(project):
+    """Those that have a place in a project of this framework; a single process has no ranks."""
+    texts = {path: path.read_text() for path in (project / "src" / "real").rglob("*.py")}
+    source = {path.relative_to(project / "src" / "real").as_posix(): t for path, t in texts.items()}
+    shared = [fault for fault in FAULTS if source.get(fault.file, "").count(fault.old) == 1]
+    for fault in OWN:
+        assert source[fault.file].count(fault.old) == 1, fault.name
+    return [*OWN, *(fault for fault in shared if fault.group != "ranks")]
+
+
+def test_a_sample_of_the_faults_turns_the_tests_red(project, tmp_path):
+    """Of at least sixty that have a place here; all are planted in the slow tier."""
+    every = faults(project)
+    assert len(every) >= 60
+    missed = [
+        f.name for n, f in enumerate(every[::45]) if not planted(project, f, tmp_path / str(n))
+    ]
+    assert missed == []
+
+
+@pytest.mark.slow
+def test_every_fault_turns_the_tests_red(project, tmp_path):
+    """And none is seen where there is none."""
+    assert not planted(project, None, tmp_path / "sound")
+    wanted = os.environ.get("FAULTS", "").split(",")
+    every = [fault for fault in faults(project) if any(part in fault.name for part in wanted)]
+    with ThreadPoolExecutor(2) as pool:
+        seen = pool.map(lambda n: planted(project, every[n], tmp_path / str(n)), range(len(every)))
+    missed = [fault.name for fault, red in zip(every, seen, strict=True) if not red]
+    print(f"{len(every) - len(missed)} of {len(every)} seen; missed: {missed or 'none'}")
+    assert len(missed) <= 0.05 * len(every), missed
