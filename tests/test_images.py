@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import lent
 import pytest
 from boxes import (
     bits,
@@ -52,6 +53,27 @@ def test_other_managers_build_an_image_that_trains_and_verifies(
     assert done.stdout.splitlines()[-1] == "IDENTICAL"
     assert the_run(outputs).stat().st_uid == user
     docker("image", "rm", own.image, environ=containers)
+
+
+def test_the_image_of_the_other_framework_gives_the_same_bits_inside_and_outside(
+    baked_real, containers, tmp_path
+):
+    """TensorFlow's: trained and verified in it, and verified by this machine's environment."""
+    stack = "tensorflow-2.21.0-cpu"
+    project = baked_real(dependency_manager="pip", stack=stack, project_slug="boxed-tf").path
+    prepare(project)
+    arguments = ["docker", "ACCELERATOR=cpu", "DOCKER_ARGS=--network=host"]
+    make(project, *arguments, environ=containers)
+    own = SimpleNamespace(image="boxed-tf:cpu", environ=containers)
+    outputs = tmp_path / "outputs"
+    in_image(own, "train.py", "--config", "configs/smoke.yaml", outputs=outputs)
+    done = in_image(own, "-m", "boxed_tf", "verify", outputs=outputs)
+    assert done.stdout.splitlines()[-1] == "IDENTICAL"
+    docker("image", "rm", own.image, environ=containers)
+    lent.set_up(project)
+    verify = [project / ".venv/bin/python", "-m", "boxed_tf", "verify", the_run(outputs)]
+    done = subprocess.run(verify, cwd=project, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "IDENTICAL", done.stderr
 
 
 def test_the_image_trains_as_an_ordinary_user_and_verifies(built, tmp_path):
