@@ -19,7 +19,7 @@ STACK = "tensorflow-2.21.0-cpu"
 SMOKE = "CONFIG=configs/smoke.yaml"
 MACHINERY = ROOT / "tests" / "machinery"
 TENSORFLOW = ROOT / "tests" / "tensorflow"
-SHARED = ("auto_resume", "command_line", "interrupt", "manifest", "results", "run")
+SHARED = ("auto_resume", "command_line", "interrupt", "manifest", "run")
 """Of the tests of the machinery, those of what a framework could break and that name none."""
 
 
@@ -103,7 +103,8 @@ def test_nobodys_keras_has_a_say(project, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("steps.jsonl", "metrics.csv", "model.safetensors"):
         assert (plain / name).read_bytes() == (odd / name).read_bytes(), name
-    assert [path.name for path in home.rglob("*")] == [".keras", "keras.json"]
+    assert [path.name for path in (home / ".keras").iterdir()] == ["keras.json"]
+    assert json.loads((home / ".keras" / "keras.json").read_text()) == settings
     recorded = json.loads((odd / "manifest.json").read_text())["determinism"]
     assert (recorded["keras_backend"], recorded["floatx"]) == ("tensorflow", "float32")
     assert (recorded["num_threads"], recorded["deterministic_algorithms"]) == (1, True)

@@ -11,10 +11,11 @@ import real.train as train_module
 from conftest import PACKAGE, ROOT, SMOKE, run
 from real.__main__ import main
 from real.config import Config
+from real.repro.backend import facts
 from real.repro.config.load import config_from_dict
 from real.repro.env import load_env_file, resolve, wanted_environment
 
-HEAVY = ("torch", "numpy", "sklearn", "matplotlib", "mlflow")
+HEAVY = (facts.PACKAGES[0], "numpy", "sklearn", "matplotlib", "mlflow")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_a_python_that_reads_no_variables_is_refused(flag):
     assert done.stderr.startswith("error: Python was started with -E or -I")
 
 
-@pytest.mark.parametrize("name", ["torch.py", "numpy/__init__.py", "secrets.py"])
+@pytest.mark.parametrize("name", [f"{facts.PACKAGES[0]}.py", "numpy/__init__.py", "secrets.py"])
 def test_a_module_with_the_name_of_a_library_is_refused(tmp_path, name):
     """In the working directory, where Python looks first; one of another name is not in the way."""
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -109,6 +109,17 @@ def test_layers_draw_what_their_key_says_and_nothing_else():
     assert len(set(states)) == 2
 
 
+def test_a_run_does_not_depend_on_the_models_of_another_in_the_same_process():
+    """Though these are still there: the places of the layers are counted from the seed on."""
+    found, kept = set(), []
+    for _ in range(3):
+        set_seed(0)
+        kept.append(place(model_of(0.5), "cpu"))
+        seeding.seed_stream(0, "dropout", 0)
+        found.add(mask(kept[-1]))
+    assert len(found) == 1
+
+
 def test_initial_weights_are_a_function_of_the_stream():
     """Not of what was drawn, or built, before."""
 

@@ -30,6 +30,7 @@ def set_seed(seed: int, determinism: Determinism | None = None) -> None:
             with other switches.
     """
     check_seed(seed)
+    _streams.clear()  # of an earlier run in this process, whose models may still be there
     keras.utils.set_random_seed(seed)  # random, NumPy, TensorFlow
     set_determinism(determinism or Determinism())
 
