@@ -22,8 +22,6 @@ ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 SLUG_LENGTH = 40
 """Limit for new projects: with a longer name, import lines would become too long."""
-FRAMEWORKS = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
-"""Names of the frameworks, by their key in a row of the matrix."""
 LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
 LOCKED_NAME = "locked-project"
 """The project name in shipped locks."""
@@ -153,7 +151,7 @@ def stack_names():
 
 def framework_of(release):
     """The key of the framework that a row is a release of."""
-    return next(name for name in FRAMEWORKS if name in release)
+    return next(name for name in _data("stacks")["frameworks"] if name in release)
 
 
 def release_name(release):
@@ -165,7 +163,7 @@ def release_name(release):
 def release_title(release):
     """A release for people: `PyTorch 2.13.0`."""
     name = framework_of(release)
-    return f"{FRAMEWORKS[name]} {release[name]}"
+    return f"{_data('stacks')['frameworks'][name]['name']} {release[name]}"
 
 
 def stack(name):
@@ -182,7 +180,7 @@ def stack(name):
         **release,
         "name": name,
         "framework": framework_of(release),
-        "framework_name": FRAMEWORKS[framework_of(release)],
+        "of": data["frameworks"][framework_of(release)],
         "version": release[framework_of(release)],
         "variant": variant,
         "label": stack_label(name),

@@ -25,6 +25,9 @@ from tools import pytorch_index  # noqa: E402
 
 FOLDER = ROOT / "build" / "demo"
 MACHINERY = ROOT / "{{cookiecutter.project_slug}}/src/{{cookiecutter.__package}}/repro"
+TORCH = ROOT / (
+    "{{cookiecutter.project_slug}}/_overlays/__framework/torch/src/{{cookiecutter.__package}}"
+)
 SETTLED = {
     # What the generated program would set before restarting itself: for runs that must not restart.
     "PYTHONHASHSEED": "0",
@@ -91,6 +94,7 @@ def _shell() -> ModuleType:
         spec = ModuleSpec("generated", None, is_package=True)
         spec.submodule_search_locations = [str(MACHINERY)]
         sys.modules["generated"] = module_from_spec(spec)
+        import_module("generated.backend").__path__.append(str(TORCH / "repro" / "backend"))
     return import_module("generated.shell")
 
 

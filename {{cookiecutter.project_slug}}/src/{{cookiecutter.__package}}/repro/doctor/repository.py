@@ -238,7 +238,7 @@ def readme_commands(project: Checked) -> str:
 
 
 def _make_targets(root: Path) -> set[str]:
-    files = [root / name for name in ("Makefile", "environment.mk")]
+    files = [root / name for name in ("Makefile", "environment.mk", "framework.mk")]
     texts = [path.read_text(encoding="utf-8") for path in files]
     return {name for text in texts for name in re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE)}
 
