@@ -261,7 +261,7 @@ def test_the_project_has_the_files_of_the_contract(bake):
 def test_every_manager_has_every_verb(bake, manager):
     """The Makefile and the manager's part of it define the verbs of the contract."""
     content = files(bake(dependency_manager=manager, **TEXT_FREE))
-    rules = content["Makefile"] + content["environment.mk"]
+    rules = content["Makefile"] + content["environment.mk"] + content["framework.mk"]
     verbs = "setup lock train verify compare runs test lint check doctor notebook mlflow docker"
     verbs += " up down upgrade clean"
     missing = [v for v in verbs.split() if not re.search(rf"^{v}:", rules, re.M)]
@@ -309,6 +309,6 @@ def test_the_guide_to_ones_own_task_names_what_there_is(bake, starter):
         assert (project / "tests" / f"{name}.py").is_file() if is_file else f"def {name}(" in tests
     for path in re.findall(r"`((?:configs|docs)/[\w.-]+)`", guide):
         assert (project / path).is_file(), path
-    rules = (project / "Makefile").read_text(encoding="utf-8")
+    rules = "".join((project / f).read_text() for f in ("Makefile", "framework.mk"))
     for verb in re.findall(r"`make ([a-z-]+)", guide):
         assert re.search(rf"^{verb}:", rules, re.M) or verb == "lock", verb
