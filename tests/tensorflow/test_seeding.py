@@ -109,6 +109,27 @@ def test_layers_draw_what_their_key_says_and_nothing_else():
     assert len(set(states)) == 2
 
 
+class Lazy(keras.Model):
+    """Its layer is made when it is called for the first time."""
+
+    def build(self, shape):
+        self.drop = keras.layers.Dropout(0.5, name="drop")
+
+    def call(self, x, training=False):
+        return self.drop(x, training=training)
+
+
+def test_a_layer_that_is_made_later_has_its_stream_too():
+    """As in a model of one's own class, whose layers come with its first batch."""
+    model = place(Lazy(name="lazy"), "cpu")
+    mask(model)
+    found = set()
+    for _ in range(3):
+        seeding.seed_stream(1, "dropout", 0)
+        found.add(mask(model))
+    assert len(found) == 1
+
+
 def test_a_run_does_not_depend_on_the_models_of_another_in_the_same_process():
     """Though these are still there: the places of the layers are counted from the seed on."""
     found, kept = set(), []

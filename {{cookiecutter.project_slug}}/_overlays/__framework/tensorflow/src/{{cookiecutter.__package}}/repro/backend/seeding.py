@@ -15,8 +15,8 @@ from .quiet import keras, tf
 from .sections import Determinism
 
 _L1D = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
-_streams: "WeakKeyDictionary[keras.Model, list[keras.Variable]]" = WeakKeyDictionary()
-"""Of each model that a run placed, the states of the layers that draw, such as `Dropout`."""
+_models: "WeakKeyDictionary[keras.Model, None]" = WeakKeyDictionary()
+"""The models that a run placed, in their order."""
 
 
 def set_seed(seed: int, determinism: Determinism | None = None) -> None:
@@ -30,7 +30,7 @@ def set_seed(seed: int, determinism: Determinism | None = None) -> None:
             with other switches.
     """
     check_seed(seed)
-    _streams.clear()  # of an earlier run in this process, whose models may still be there
+    _models.clear()  # of an earlier run in this process, whose models may still be there
     keras.utils.set_random_seed(seed)  # random, NumPy, TensorFlow
     set_determinism(determinism or Determinism())
 
@@ -101,7 +101,10 @@ def seed_stream(seed: int, *path: str | int) -> None:
     cannot be set back without losing all compiled functions. Draw by `tf.random.stateless_…`.
     """
     random.seed(derive(seed, *path))
-    states = [state for states in _streams.values() for state in states]
+    # Looked up each time: a layer may be made when the model is first called. Not in `weights`,
+    # since these counters are functions of the step.
+    variables = (variable for model in _models for variable in model.variables)
+    states = [each for each in variables if each.name == "seed_generator_state"]
     for place, state in enumerate(states):
         start_layer(state, derive(seed, *path, place))
 
@@ -112,6 +115,5 @@ def start_layer(state: keras.Variable, key: int) -> None:
 
 
 def register(model: keras.Model) -> None:
-    """Let `seed_stream` set the layers of a model."""
-    # In `variables` and not in `weights`: the counters of layers, which are functions of the step.
-    _streams[model] = [v for v in model.variables if v.name == "seed_generator_state"]
+    """Let `seed_stream` set the layers of a model that draw, such as `Dropout`."""
+    _models[model] = None
