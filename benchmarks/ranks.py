@@ -53,10 +53,10 @@ def inside(pieces: int) -> None:
 
     def cnn() -> nn.Module:
         layers: list[nn.Module] = []
-        for width_in, width in ((3, 64), (64, 128), (128, 256), (256, 128)):
+        for width_in, width in ((3, 32), (32, 64), (64, 64)):
             layers += [nn.Conv2d(width_in, width, 3, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(width), nn.ReLU()]
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
     def loops(build):
         torch.manual_seed(0)
