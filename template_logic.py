@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 SLUG_LENGTH = 40
 """Limit for new projects: with a longer name, import lines would become too long."""
+FRAMEWORKS = ("torch", "tensorflow")
+"""Keys of a row of the matrix, one of which has its version."""
 LOCKED_PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
 LOCKED_NAME = "locked-project"
 """The project name in shipped locks."""
@@ -151,7 +153,7 @@ def stack_names():
 
 def framework_of(release):
     """The key of the framework that a row is a release of."""
-    return next(name for name in _data("stacks")["frameworks"] if name in release)
+    return next(name for name in FRAMEWORKS if name in release)  # called too often to ask a file
 
 
 def release_name(release):
@@ -651,10 +653,11 @@ def _row_problems(answers):
     release, _ = stack_names()[answers["stack"]]
     python, manager = answers["python_version"], answers["dependency_manager"]
     if python not in release["python"]:
-        newest = next(release_title(r) for r in releases() if python in r["python"])
+        alike = [r for r in releases() if framework_of(r) == framework_of(release)]
+        newest = next((release_title(r) for r in alike if python in r["python"]), None)
         yield (
             f"stack {answers['stack']} has no wheels for Python {python}; choose python_version "
-            f"{', '.join(release['python'])}, or a stack such as {newest}"
+            f"{', '.join(release['python'])}{f', or a stack such as {newest}' if newest else ''}"
         )
     if manager not in (able := release.get("managers", [manager])):
         yield (

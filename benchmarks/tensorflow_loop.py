@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from pairs import report
 from training_loop import PROJECT
@@ -27,7 +28,9 @@ def main() -> None:
     facts = PROJECT / "src" / "demo_project" / "repro" / "backend" / "facts.py"
     settings: dict[str, object] = {}
     exec(facts.read_text(), settings)  # what the project sets before its framework is loaded
-    environ = {**os.environ, **settings["variables"]({}, 1), "MLFLOW_TRACKING_URI": ""}
+    determinism = SimpleNamespace(num_threads=1, deterministic_algorithms=True)
+    variables = settings["variables"]({}, determinism)
+    environ = {**os.environ, **variables, "MLFLOW_TRACKING_URI": ""}
     subprocess.run([python, __file__, "inside"], cwd=PROJECT, env=environ, check=True)
 
 

@@ -297,10 +297,11 @@ def test_what_is_copied_holds_no_tag_and_what_is_rendered_holds_one():
         assert copied != bool(tagged), name
 
 
-@pytest.mark.parametrize("starter", CHOICES["starter"])
+@pytest.mark.parametrize("starter", [*CHOICES["starter"], "tensorflow"])
 def test_the_guide_to_ones_own_task_names_what_there_is(bake, starter):
     """Its tests, files and verbs exist, whatever the project began with."""
-    project = bake(**TEXT_FREE, starter=starter)
+    other = {"stack": "tensorflow-2.21.0-cpu"}
+    project = bake(**TEXT_FREE, **(other if starter == "tensorflow" else {"starter": starter}))
     guide = (project / "docs" / "your-task.md").read_text(encoding="utf-8")
     tests = "".join(path.read_text(encoding="utf-8") for path in project.glob("tests/*.py"))
     named = set(re.findall(r"`(?:tests/)?(test_\w+?)(\.py)?`", guide))

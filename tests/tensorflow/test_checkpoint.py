@@ -4,6 +4,7 @@ import json
 import math
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from real.repro import set_seed
@@ -47,6 +48,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
                 "none": None,
                 "nan": float("nan"),
                 "empty": np.zeros((0, 3), np.int8),
+                "brain": np.arange(4).astype(ml_dtypes.bfloat16),
                 "nested": [{"flags": np.array([True, False])}, "text", 1, 1.5, [np.int64(3)]],
                 "strided": np.arange(12.0).reshape(3, 4).T,
             }
@@ -151,6 +153,26 @@ def test_a_state_that_does_not_arrive_is_refused(monkeypatch):
     monkeypatch.setattr(keras.Variable, "assign", lambda self, value: None)
     with pytest.raises(ValueError, match="the state of step 3 did not survive loading"):
         restore(state, live)
+
+
+def test_what_could_not_be_resumed_is_refused_before_the_first_step():
+    """An optimizer that is not built, a state that JSON does not hold."""
+
+    class Bytes:
+        def state_dict(self):
+            return {"key": b"x"}
+
+        def load_state_dict(self, state):
+            pass
+
+    states.check_ready(objects())
+    odd = {
+        "has no variables yet; build it before run.start": keras.optimizers.SGD(momentum=0.9),
+        "the state of it cannot be saved: .*bytes": Bytes(),
+    }
+    for told, each in odd.items():
+        with pytest.raises(ValueError, match=told):
+            states.check_ready({"it": each})
 
 
 def test_two_variables_of_one_name_are_refused():

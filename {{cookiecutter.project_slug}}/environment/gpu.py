@@ -30,7 +30,7 @@ def gpu_problems(gpus: list[tuple[str, str, str]], wanted: dict) -> Iterator[str
     if "cuda" not in wanted:
         return
     if not gpus:
-        whole, small = ("6 GB", "1.5 GB") if "torch" in wanted else ("8 GB", "2 GB")
+        whole, small = ("8 GB", "2 GB") if "tensorflow" in wanted else ("6 GB", "1.5 GB")
         yield (
             f"no NVIDIA GPU or driver seen: the CUDA environment ({whole}) trains on the CPU here; "
             f"make setup ACCELERATOR=cpu needs about {small}, and ACCELERATOR=cpu in .env makes it "

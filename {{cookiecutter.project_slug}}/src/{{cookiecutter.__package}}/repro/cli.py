@@ -284,7 +284,6 @@ def _train(options: argparse.Namespace) -> int:
     config = _train_config(options)
     paths, _ = resolve(config, os.environ)  # names all missing variables first
     restart_with(wanted_environment(config, os.environ))
-    import_module(".backend.device", __package__)  # the framework, before the task's own imports
     train_model = options.train_model
     CTRL_C.heed()
     if options.probe:
@@ -293,6 +292,9 @@ def _train(options: argparse.Namespace) -> int:
         train_model = probed(train_model, options.probe)
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
     try:
+        import_module(
+            ".backend.device", __package__
+        )  # the framework, before the task's own imports
         if is_launched():
             _take_up(options)
         resume = options.resume

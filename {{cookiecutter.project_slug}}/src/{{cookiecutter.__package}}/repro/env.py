@@ -101,7 +101,7 @@ def wanted_environment(config: "RunConfig", environ: Mapping[str, str]) -> dict[
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "OMP_DYNAMIC": "FALSE",
-        **facts.variables(environ, config.determinism.num_threads),
+        **facts.variables(environ, config.determinism),
         **{name: value if portable else None for name, value in facts.PORTABLE.items()},
     }
     foreign = (name for name in environ if is_foreign(name) and name not in fixed)

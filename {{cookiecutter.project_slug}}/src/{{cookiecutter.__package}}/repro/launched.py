@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from .backend import facts
+
 BAD_INPUT = 2
 GRACE = 5
 """Seconds that a rank with bad input waits for the others to find the same."""
@@ -79,9 +81,10 @@ def check_launcher() -> str:
     for name in _NOT_TORCHRUN:
         number = os.environ.get(name, "")
         if number.isdecimal() and int(number) > 1:
+            start = "one torchrun on each node" if facts.RANKS else "a single one"
             raise ValueError(
                 f"{name} is {number}, so several processes were started, and not by torchrun; "
-                "start one torchrun on each node, or unset it for a single process"
+                f"start {start}, or unset it for a single process"
             )
     if "RANK" in os.environ:
         return "RANK is set, but not by torchrun: ignored, this is a single process"

@@ -15,7 +15,7 @@ from .files import SOURCE
 
 CHOSEN = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_DYNAMIC"),
-    *(*facts.variables({}, 1), *facts.PORTABLE),
+    *(*facts.VARIABLES, *facts.PORTABLE),
 )
 """Variables of the families below that the configuration sets (`env.py`)."""
 
@@ -41,7 +41,7 @@ _KEPT = re.compile(
     "|PYTORCH_(CUDA_)?ALLOC_CONF$"
 )
 _RECORDED = re.compile(
-    "PYTORCH_(CUDA_)?ALLOC_CONF$|CUDA_LAUNCH_BLOCKING$|NCCL_|LD_PRELOAD$|LD_LIBRARY_PATH$"
+    f"{facts.RECORDED}|CUDA_LAUNCH_BLOCKING$|NCCL_|LD_PRELOAD$|LD_LIBRARY_PATH$"
     "|DYLD_INSERT_LIBRARIES$|DYLD_LIBRARY_PATH$|GLIBC_TUNABLES$|MALLOC_|PYTHONMALLOC$"
 )
 _SEARCHED = "PYTHONPATH"

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TypeVar
 
 from ..signals import StopRequest
+from . import facts
 
 PATIENCE = 600
 """Seconds to wait for a batch if the variable LOADER_PATIENCE is not set."""
@@ -118,8 +119,8 @@ def _alarm(seconds: float) -> Iterator[None]:
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise LoaderError(
-            f"no batch came for {seconds:g} seconds; look at {SHARED_MEMORY} and the disk, or set "
-            "LOADER_PATIENCE to more seconds"
+            f"no batch came for {seconds:g} seconds; {facts.WAITS_FOR}, or set LOADER_PATIENCE to "
+            "more seconds"
         )
 
     previous = signal.signal(signal.SIGALRM, ring)

@@ -56,7 +56,8 @@ def deterministic(project: Checked) -> str:
     for path, config in _configs(project):
         switches = config.determinism
         if not switches.deterministic_algorithms or getattr(switches, "cudnn_benchmark", False):
-            return f"{path.name} turns it off; set deterministic_algorithms, unset cudnn_benchmark"
+            unset = ", unset cudnn_benchmark" if hasattr(switches, "cudnn_benchmark") else ""
+            return f"{path.name} turns it off; set deterministic_algorithms{unset}"
     calls = [
         call
         for _, call in _calls(root)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backend import facts
 from ..config.base import is_inert
 from ..config.load import flatten
 from ..config.run_config import complete
@@ -24,9 +25,8 @@ KNOWN_CAUSES = (
     " choice, a processor that a virtual machine shows under the same name",
     "a GPU of the same name with another number of multiprocessors, or a driver that schedules"
     " otherwise",
-    "an operation without a deterministic implementation, or one in a library other than PyTorch",
     "code or data that no manifest sees: files outside the package and the data set",
-    "memory that was read before it was written: determinism.fill_uninitialized_memory shows it",
+    *facts.KNOWN_CAUSES,
 )
 """Known reasons why runs with identical records differ."""
 

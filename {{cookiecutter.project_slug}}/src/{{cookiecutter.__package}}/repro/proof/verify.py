@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backend import facts
 from ..config.base import inert_keys
 from ..config.load import config_from_dict, config_sha256, flatten, load_config, to_yaml
 from ..config.run_config import RunConfig
@@ -72,6 +73,8 @@ def verify(
     manifest = _checked_manifest(run_dir, config_class, whole=num_segments is None)
     inert = tuple(inert_keys(config_class))
     ranks = num_ranks(manifest) if ranks is None else ranks
+    if ranks != 1 and not facts.RANKS:
+        raise ValueError(f"--ranks is {ranks}, and a {facts.NAME} project trains in one process")
     if ranks < 1 or (ranks != num_ranks(manifest) and is_ordered(manifest)):
         had = f"the run had {num_ranks(manifest)}, and distributed.gradients is ordered"
         raise ValueError(f"verify with {ranks} ranks gives other bits: {had}")

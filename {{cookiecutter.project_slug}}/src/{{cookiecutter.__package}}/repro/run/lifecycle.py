@@ -28,6 +28,7 @@ from ..backend.state import (
     STATE,
     Stateful,
     capture,
+    check_ready,
     digest,
     from_file,
     restore,
@@ -246,6 +247,7 @@ class Run(Generic[C]):
             raise ValueError("run.start needs the number of steps; call run.batches first")
         CTRL_C.heed()  # the task may have imported more with its data
         _check_objects(objects)
+        check_ready(objects)
         if missing := sorted({"name", "num_samples", "sha256"} - data.keys()):
             raise ValueError(f"the description of the data lacks {', '.join(missing)}")
         if "dvc" in data:
@@ -375,8 +377,8 @@ class Run(Generic[C]):
     def log_step(self, **numbers: Any) -> None:
         """Record numbers of this step, exactly, in `steps.jsonl`; use the same names at every step.
 
-        Accepts numbers and one-element tensors. Those on a GPU are copied without waiting for it,
-        and written in order, at the latest with the next checkpoint or row of metrics.
+        Accepts numbers and one-element tensors. Those that a GPU still computes are written in
+        order, at the latest with the next checkpoint or row of metrics.
 
         Raises:
             ValueError: a value is not a number, a name is reserved or was not in the first step,

@@ -25,9 +25,11 @@ def resolve_device(name: str, local_rank: int = 0) -> str:
             "use the device cpu, or check the driver with nvidia-smi"
         )
     chosen = gpus[:1] if gpus and name != "cpu" else []
-    if tf.config.get_visible_devices("GPU") != chosen:
+    if tf.config.get_visible_devices("GPU") != chosen or chosen:
         try:
             tf.config.set_visible_devices(chosen, "GPU")
+            for gpu in chosen:  # or the first process to compute would take all of its memory
+                tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
             raise ValueError(
                 "TensorFlow has computed in this process; run.use comes before the first tensor"
@@ -35,13 +37,13 @@ def resolve_device(name: str, local_rank: int = 0) -> str:
     return "cuda" if chosen else CPU
 
 
-def place(module: keras.Model, device: str) -> keras.Model:
-    """Let the model's layers draw from the streams of the run; TensorFlow places what it computes.
+def place(module: keras.layers.Layer, device: str) -> keras.layers.Layer:
+    """Let a model's layers draw from the streams of the run; TensorFlow places what it computes.
 
     Raises:
-        ValueError: it is no Keras model.
+        ValueError: it is no Keras model or layer.
     """
-    if not isinstance(module, keras.Model):
+    if not isinstance(module, keras.layers.Layer):
         raise ValueError(f"run.place takes a Keras model, got {type(module).__name__}")
     register(module)
     return module

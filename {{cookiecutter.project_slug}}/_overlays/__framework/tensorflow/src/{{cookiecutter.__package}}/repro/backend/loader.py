@@ -6,6 +6,7 @@ and the same batches cost it three to five times as much.
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -15,6 +16,9 @@ import numpy as np
 
 from ..random.sampler import BatchSampler
 from .patience import patience
+
+GRACE = 1
+"""Seconds that the threads have to end with the loop."""
 
 
 class Batches:
@@ -42,12 +46,16 @@ class Batches:
     def _by_threads(self) -> Iterator[Any]:
         todo: queue.SimpleQueue[tuple[Future[Any], Any] | None] = queue.SimpleQueue()
         # Daemons: one that waits for a disk which is gone must not keep the program from ending.
-        for number in range(self._num_threads):
+        threads = [
             threading.Thread(
                 target=_work, args=(self._dataset, todo), name=f"loader-{number}", daemon=True
-            ).start()
+            )
+            for number in range(self._num_threads)
+        ]
         waiting: deque[Future[Any]] = deque()
         try:
+            for thread in threads:
+                thread.start()
             for keys in self._sampler:
                 waiting.append(Future())
                 todo.put((waiting[-1], keys))
@@ -58,8 +66,13 @@ class Batches:
         finally:
             for future in waiting:
                 future.cancel()
-            for _ in range(self._num_threads):
+            for _ in threads:
                 todo.put(None)
+            # One that is still in somebody's C++ when the interpreter ends would abort it.
+            deadline = time.monotonic() + GRACE
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(max(0.0, deadline - time.monotonic()))
 
     def epoch(self, step: int) -> int:
         """The epoch that `step` is in; both count from 0."""

@@ -2,14 +2,19 @@
 them takes effect: one-line errors would stand among them."""
 
 import os
+import platform
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..env import read_cpu
+from .facts import KERAS
+
 NOTICES = re.compile(
-    r"oneDNN custom operations are on|cpu_feature_guard|To enable the following instructions"
+    r"oneDNN custom operations are on|is optimized to use available CPU instructions"
+    r"|To enable the following instructions"
     r"|Unable to register cu|computation_placer|Attempting to register factory"
     r"|could not find cuda drivers|Could not find cuda drivers|TF-TRT Warning"
     r"|All log messages before absl::InitializeLog|cudart_stub|failed call to cuInit"
@@ -20,8 +25,14 @@ NOTICES = re.compile(
 @contextmanager
 def _without_notices() -> Iterator[None]:
     """Collect what is written to stderr in the block; print it afterwards without the notices."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        kept = None
+    if kept is None or sys.stderr is None:
+        yield
+        return
     sys.stderr.flush()
-    kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
@@ -35,6 +46,10 @@ def _without_notices() -> Iterator[None]:
             sys.stderr.write("".join(line for line in lines if not NOTICES.search(line)))
 
 
+if platform.machine() == "x86_64" and (flags := read_cpu()[1]) and "avx" not in flags:
+    # TensorFlow would end the process without a word of Python's.
+    raise ValueError(f"TensorFlow needs a CPU with AVX, and this is {read_cpu()[0]}")
+os.environ.update(KERAS)  # for whoever does not come by the command line
 with _without_notices():
     import keras
     import tensorflow as tf

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..random.streams import check_seed, derive
 from ..shell import flags, recorded
-from .facts import variables
+from .facts import VARIABLES
 from .quiet import keras, tf
 from .sections import Determinism
 
 _L1D = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
-_models: "WeakKeyDictionary[keras.Model, None]" = WeakKeyDictionary()
-"""The models that a run placed, in their order."""
+_models: "WeakKeyDictionary[keras.layers.Layer, None]" = WeakKeyDictionary()
+"""The models of a run, in their order."""
 
 
 def set_seed(seed: int, determinism: Determinism | None = None) -> None:
@@ -59,13 +59,14 @@ def set_determinism(determinism: Determinism) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(determinism.matmul_precision == "tf32")
     # Whatever this process or somebody's keras.json chose before.
     keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy("float32")
 
 
 def read_determinism() -> dict[str, Any]:
     """The actual value of every switch in this process, not the one that was requested."""
-    names = ("PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", *variables({}, 1))
+    names = ("PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", *VARIABLES)
     values = {name: os.environ.get(name) for name in names}
     values |= recorded(os.environ)
     values |= {"python_flags": flags()} if flags() else {}
@@ -77,6 +78,7 @@ def read_determinism() -> dict[str, Any]:
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "keras_backend": keras.config.backend(),
         "floatx": keras.config.floatx(),
+        "epsilon": keras.config.epsilon(),
         "dtype_policy": keras.config.dtype_policy().name,
         "image_data_format": keras.config.image_data_format(),
         "jit": tf.config.optimizer.get_jit() or None,
@@ -95,12 +97,13 @@ def _op_determinism() -> bool:
 
 def seed_stream(seed: int, *path: str | int) -> None:
     """Set the generators to the start of the stream `path`, such as ("dropout", 7): Python's own,
-    from which Keras takes initial weights, and that of each layer which draws.
+    from which Keras takes initial weights, NumPy's, and that of each layer which draws.
 
     TensorFlow's stateful operations (`tf.random.normal`) are seeded once, by `set_seed`: they
     cannot be set back without losing all compiled functions. Draw by `tf.random.stateless_…`.
     """
     random.seed(derive(seed, *path))
+    np.random.seed(derive(seed, *path, "numpy") % 2**32)
     # Looked up each time: a layer may be made when the model is first called. Not in `weights`,
     # since these counters are functions of the step.
     variables = (variable for model in _models for variable in model.variables)
@@ -114,6 +117,6 @@ def start_layer(state: keras.Variable, key: int) -> None:
     state.assign(np.array([key >> 32, key & 0x7FFFFFFF], dtype=np.int64))
 
 
-def register(model: keras.Model) -> None:
+def register(model: keras.layers.Layer) -> None:
     """Let `seed_stream` set the layers of a model that draw, such as `Dropout`."""
     _models[model] = None

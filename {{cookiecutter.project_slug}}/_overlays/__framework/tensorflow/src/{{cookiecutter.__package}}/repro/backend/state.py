@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from .quiet import keras
+from .seeding import register
 
 LAYOUT = "layout"
 """The classes of the objects, so that a misfit can be named."""
@@ -24,6 +26,7 @@ CLOCK = {"step", "best", "logs", LAYOUT}
 """What a checkpoint holds besides the objects passed to `Run.start`."""
 _ARRAY = "array"
 """Stands for an array in the JSON, with its number."""
+_DTYPE = "dtype"
 
 
 class _HasState(type):
@@ -35,6 +38,27 @@ class _HasState(type):
 class Stateful(metaclass=_HasState):
     """Anything that can be saved and restored: Keras models and optimizers, and whatever has
     `state_dict` and `load_state_dict` of plain values and NumPy arrays."""
+
+
+def check_ready(objects: Mapping[str, Any]) -> None:
+    """Check, before the first step, that everything can be saved and will be restored.
+
+    Raises:
+        ValueError: a model or an optimizer is not built, two variables share a name, or a state
+            holds what JSON does not.
+    """
+    for name, each in objects.items():
+        if isinstance(each, keras.layers.Layer):
+            register(each)  # whether or not it was placed
+        if _variables(each) is not None and not each.built:
+            raise ValueError(
+                f"{name} ({type(each).__name__}) has no variables yet; build it before run.start, "
+                "or a resumed run would have none to restore"
+            )
+        try:
+            json.dumps(_apart(_state(each), {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the state of {name} cannot be saved: {error}") from None
 
 
 def capture(objects: Mapping[str, Any], **clock: Any) -> dict[str, Any]:
@@ -133,8 +157,13 @@ def _apart(node: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(node, np.ndarray):
         name = str(len(arrays))
         # Not `ascontiguousarray`, which gives a scalar an axis.
-        arrays[name] = np.array(node, order="C")
-        return {_ARRAY: name}
+        array = np.array(node, order="C")
+        if array.dtype.kind in "biufc":
+            arrays[name] = array
+            return {_ARRAY: name}
+        # bfloat16 and the like, of which NumPy knows the bytes only.
+        arrays[name] = array.view(f"u{array.dtype.itemsize}")
+        return {_ARRAY: name, _DTYPE: str(array.dtype)}
     if isinstance(node, dict):
         if not all(isinstance(key, str) and key != _ARRAY for key in node):
             raise ValueError(f"the keys of a state must be texts, got {sorted(map(str, node))[:3]}")
@@ -146,8 +175,9 @@ def _apart(node: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 def _together(node: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if isinstance(node, dict):
-        if node.keys() == {_ARRAY}:
-            return arrays[node[_ARRAY]]
+        if _ARRAY in node:
+            array = arrays[node[_ARRAY]]
+            return array.view(getattr(ml_dtypes, node[_DTYPE])) if _DTYPE in node else array
         return {key: _together(value, arrays) for key, value in node.items()}
     if isinstance(node, list):
         return [_together(value, arrays) for value in node]

@@ -31,6 +31,10 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
+def check_ready(objects: Mapping[str, Stateful]) -> None:
+    """Whatever has a state can be saved."""
+
+
 def capture(objects: Mapping[str, Stateful], **clock: Any) -> dict[str, Any]:
     """Everything needed to resume a run: its clock, and the state of each object by name; a copy in
     CPU memory, which training does not touch."""
