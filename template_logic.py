@@ -144,6 +144,12 @@ def releases():
 
 def stack_names():
     """Every row of the matrix by its name, in menu order."""
+    return _stack_names(*_file("stacks"))
+
+
+@cache
+def _stack_names(*_file):
+    # A bake asks for them two hundred times.
     return {
         f"{release_name(release)}-{variant}": (release, variant)
         for release in releases()
@@ -468,9 +474,13 @@ def _generations(release, variant):
 
 
 def _data(name):
+    return _parsed(*_file(name))
+
+
+def _file(name):
     path = ROOT / "data" / f"{name}.json"
     state = path.stat()
-    return _parsed(path, state.st_mtime_ns, state.st_size)
+    return path, state.st_mtime_ns, state.st_size
 
 
 @cache
