@@ -44,13 +44,6 @@ OWN = [
             "np.array([0, key & 0xF], dtype=np.int64)",
         ),
         (
-            "seed",
-            "the model is not placed",
-            "train.py",
-            "        run.place(model)  # its dropout draws from the streams of the run\n",
-            "",
-        ),
-        (
             "numerics",
             "op determinism is never on",
             _SEEDING,
@@ -208,7 +201,7 @@ OWN = [
             "surroundings",
             "somebody's keras.json has a say",
             "repro/backend/facts.py",
-            '        "KERAS_HOME": f"{os.devnull}/keras",\n',
+            '    "KERAS_HOME": f"{os.devnull}/keras",\n',
             "",
         ),
     )

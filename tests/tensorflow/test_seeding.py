@@ -157,14 +157,20 @@ def test_initial_weights_are_a_function_of_the_stream():
 
 
 def test_only_keras_models_are_placed():
-    """Anything else is told what it is."""
-    with pytest.raises(ValueError, match=r"run.place takes a Keras model, got Dense"):
-        place(keras.layers.Dense(3), "cpu")
+    """Or a layer by itself; anything else is told what it is."""
+    place(keras.layers.RandomFlip(), "cpu")
+    with pytest.raises(ValueError, match=r"run.place takes a Keras model, got function"):
+        place(mask, "cpu")
 
 
 def test_it_loads_without_a_word_and_leaves_no_trace(tmp_path):
     """Neither TensorFlow's notices nor the settings that Keras writes into a home."""
-    environ = {**os.environ, **facts.variables({}, 1), "HOME": str(tmp_path), "PYTHONPATH": "src"}
+    environ = {
+        **os.environ,
+        **facts.variables({}, Determinism()),
+        "HOME": str(tmp_path),
+        "PYTHONPATH": "src",
+    }
     command = [sys.executable, "-c", "import real.repro.backend.device"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
