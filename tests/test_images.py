@@ -55,6 +55,7 @@ def test_other_managers_build_an_image_that_trains_and_verifies(
     docker("image", "rm", own.image, environ=containers)
 
 
+@pytest.mark.slow
 def test_the_image_of_the_other_framework_gives_the_same_bits_inside_and_outside(
     baked_real, containers, tmp_path
 ):
