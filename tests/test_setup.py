@@ -224,7 +224,11 @@ def test_a_full_disk_is_named(changed):
 
 def test_what_it_wrote_down_may_be_damaged(project):
     """Its own notes in the environment are no more trusted than the rest: it is made again."""
-    for name, content in (("torch.json", b"{"), ("torch.json", b"{}"), (".complete", b"\xff\xfe")):
+    for name, content in (
+        ("framework.json", b"{"),
+        ("framework.json", b"{}"),
+        (".complete", b"\xff\xfe"),
+    ):
         (project / ".venv" / name).write_bytes(content)
         done = setup(project, "WHEELHOUSE=wheelhouse")
         assert (done.returncode, done.stderr) == (0, "")
