@@ -56,6 +56,7 @@ def install(environment):
     }
     environment.globals |= {
         "checked": checked,
+        "derived": derived,
         "checked_slug": checked_slug,
         "problems": problems,
         "warnings": warnings,
@@ -608,14 +609,18 @@ def _questions():
     return json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 
 
-def _derived_problems(answers):
-    # Replay files also contain derived answers, which name folders.
-    derived = {
+def derived(answers):
+    """The answers that follow from the others."""
+    return {
         "__package": str(answers["project_slug"]).replace("-", "_"),
         "__accelerator": stack(answers["stack"])["default_accelerator"],
         "__framework": stack(answers["stack"])["framework"],
     }
-    for name, value in derived.items():
+
+
+def _derived_problems(answers):
+    # Replay files also contain derived answers, which name folders.
+    for name, value in derived(answers).items():
         if answers.get(name, value) != value:
             yield f"{name} {quote(answers[name])} must be {value}, by the other answers"
 
