@@ -220,9 +220,11 @@ def _frame(name):
 
 def _before_anything_is_made(environment, answers):
     """The last moment before a folder is made; a replay comes by no other."""
-    _answer_new_questions(environment, answers)
+    _answer_new_questions(answers)
     if found := environment.globals["problems"](answers):
         raise FailedHookException("\n".join(f"error: {problem}" for problem in found))
+    for name, value in environment.globals["derived"](answers).items():
+        answers.setdefault(name, value)
     for warning in environment.globals["warnings"](answers):
         print(f"warning: {warning}", file=sys.stderr)
     _copy_what_holds_no_jinja(answers)
@@ -236,14 +238,11 @@ def _before_anything_is_made(environment, answers):
         _all_or_nothing(folder)
 
 
-def _answer_new_questions(environment, answers):
-    """Give a question that an older answers file does not know its default: the first choice; and
-    derive what it did not derive."""
+def _answer_new_questions(answers):
+    """Give a question that an older answers file does not know its default: the first choice."""
     for name, allowed in _settings().items():
         if isinstance(allowed, list) and not name.startswith("_"):
             answers.setdefault(name, allowed[0])
-    for name, value in environment.globals["derived"](answers).items():
-        answers.setdefault(name, value)
 
 
 def _copy_what_holds_no_jinja(answers):
