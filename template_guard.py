@@ -7,6 +7,7 @@ make, and prints tracebacks. Nothing here changes what is generated.
 import atexit
 import ctypes
 import fnmatch
+import hashlib
 import json
 import re
 import shutil
@@ -17,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import cookiecutter
-from cookiecutter import prompt
+from cookiecutter import hooks, prompt
 from cookiecutter.exceptions import FailedHookException
+from jinja2 import FileSystemLoader
 
 ROOT = Path(__file__).resolve().parent
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
@@ -33,6 +35,7 @@ def install(environment):
     """Guard everything that this environment renders."""
     _require_cookiecutter()
     _shorten_the_menu()
+    _run_the_hook_here(environment)
     _close(environment)
     environment.from_string = _explained(environment)
     environment.get_template = _quickly(environment)
@@ -79,6 +82,28 @@ def _shorten_the_menu():
 
     asked.is_ours = True
     prompt.read_user_choice = asked
+
+
+def _run_the_hook_here(environment):
+    """Run our hook in this process, which is the only one to stop then when a signal comes.
+
+    Another Python would take longer to start than the hook works. Other hooks, those of an earlier
+    version that `cruft` renders in this process among them, are cookiecutter's business.
+    """
+    elsewhere = getattr(hooks.run_script_with_context, "elsewhere", hooks.run_script_with_context)
+    source = (ROOT / "hooks" / "post_gen_project.py").read_text(encoding="utf-8")
+
+    def run(script_path, cwd, context):
+        if Path(script_path).read_text(encoding="utf-8") != source:
+            return elsewhere(script_path, cwd, context)
+        namespace = {"__name__": "post_gen_project"}
+        exec(compile(source, str(script_path), "exec"), namespace)
+        answers, known = context["cookiecutter"], environment.globals
+        files, steps = known["template_files"](answers), known["next_steps"](answers)
+        namespace["arrange"](Path(cwd), answers, files, steps)
+
+    run.elsewhere = elsewhere
+    hooks.run_script_with_context = run
 
 
 def _numbers(version):
@@ -234,6 +259,9 @@ def _before_anything_is_made(environment, answers):
         _make_room(folder)
     if options.get("skip_if_file_exists"):
         _keep_existing(folder, answers)
+        answers["_skipped_sums"] = _skipped_sums(folder, answers, environment)
+    if threading.current_thread() is threading.main_thread():
+        _name_errors()
     if options.get("accept_hooks", True) and not options.get("keep_project_on_failure"):
         _all_or_nothing(folder)
 
@@ -287,14 +315,45 @@ def _keep_existing(folder, answers):
     """
     project = ROOT / PROJECT_FOLDER
     names = [p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()]
-    package = str(answers["project_slug"]).replace("-", "_")
     answers["_copy_without_render"] = [
         name
         for name in names
         if any(fnmatch.fnmatch(name, pattern) for pattern in answers["_copy_without_render"])
-        and not (folder / name.replace("{{cookiecutter.__package}}", package)).exists()
+        and not (folder / name.replace("{{cookiecutter.__package}}", answers["__package"])).exists()
     ]
     answers["_skip_if_file_exists"] = True
+
+
+def _skipped_sums(folder, answers, environment):
+    """sha256 that the template's own files have in a project like this, of those that are kept.
+
+    Not read from the project: a generation that was stopped may have cut one of them off.
+    """
+    project = ROOT / PROJECT_FOLDER
+    loader = FileSystemLoader([project, ROOT / "templates"])
+    files = environment.overlay(loader=loader, keep_trailing_newline=True)
+    sums = {}
+    for path in [*project.glob("src/*/repro/**/*"), *project.glob("environment/**/*")]:
+        source = path.relative_to(project).as_posix()
+        name = source.replace("{{cookiecutter.__package}}", answers["__package"])
+        if path.is_file() and (folder / name).is_file():
+            content = path.read_bytes()
+            if not _is_copied(source):
+                content = (
+                    loader.load(files, source, files.globals).render(cookiecutter=answers).encode()
+                )
+            sums[name] = hashlib.sha256(content).hexdigest()
+    return sums
+
+
+def _is_copied(name):
+    return any(fnmatch.fnmatch(name, pattern) for pattern in _settings()["_copy_without_render"])
+
+
+def _name_errors():
+    """Have an error that ends the process say what it is in one line."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _crash
 
 
 def _all_or_nothing(folder):
@@ -311,8 +370,6 @@ def _all_or_nothing(folder):
     ):
         if signal.getsignal(number) is default:
             signal.signal(number, _stop)
-    if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _crash
     atexit.register(_clean, folder)
 
 
@@ -334,7 +391,9 @@ def _crash(kind, error, trace):
 
 
 def _clean(folder):
-    # The post-generation hook puts `environment.mk` there and takes `_overlays` away, last of all.
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C would leave the rest
+        signal.signal(number, signal.SIG_IGN)
+    # The hook puts `environment.mk` there, and takes `_overlays` away last of all.
     whole = (folder / "environment.mk").exists() and not (folder / "_overlays").exists()
     if _broken_off and not whole:
         for made in [folder, *folder.rglob("*")]:

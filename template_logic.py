@@ -5,7 +5,6 @@ this file again: `cruft update` renders two versions of the template in one proc
 raise; they return a placeholder and `problems` refuses it.
 """
 
-import hashlib
 import json
 import keyword
 import re
@@ -62,7 +61,6 @@ def install(environment):
         "warnings": warnings,
         "next_steps": next_steps,
         "template_files": template_files,
-        "copied_sums": copied_sums,
         "answers_file": answers_file,
         "lock_is_shipped": lock_is_shipped,
         "stack": stack,
@@ -574,24 +572,6 @@ def template_files(answers):
     package = str(answers["project_slug"]).replace("-", "_")
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return sorted(name.replace("{{cookiecutter.__package}}", package) for name in names)
-
-
-def copied_sums(answers):
-    """sha256 of the template's own sources, which are copied as they stand, by path in a project.
-
-    Not read from the project: a generation that was stopped may have cut one of them off.
-    """
-    folder = ROOT / PROJECT_FOLDER
-    package = str(answers["project_slug"]).replace("-", "_")
-    overlays = folder / "_overlays"
-    manager = overlays / "dependency_manager" / answers["dependency_manager"]
-    framework = overlays / "__framework" / stack(answers["stack"])["framework"]
-    sums = {}
-    for base in (folder, manager, framework):
-        for path in [*base.glob("src/*/repro/**/*.py"), *base.glob("environment/*.py")]:
-            name = path.relative_to(base).as_posix().replace("{{cookiecutter.__package}}", package)
-            sums[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return sums
 
 
 def _answer_problems(answers):

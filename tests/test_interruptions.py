@@ -9,8 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,77 +35,73 @@ def generate(out, *options, **how):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The project as it must be, and how long it takes."""
+    """The project as it must be, and each change that makes it, in order."""
     out = tmp_path_factory.mktemp("whole")
-    start = time.monotonic()
-    assert generate(out).returncode == 0
-    return tree(out / "probe"), time.monotonic() - start
+    done = stopped_at(out, "never", "SIGINT")
+    assert done.returncode == 0, done.stderr
+    return tree(out / "probe"), json.loads(done.stdout.splitlines()[-1])
 
 
-def broken_off(out, name, after, *options):
-    """Generation that gets a signal after some seconds, or as soon as so many files are there,
-    with its hooks, as from a terminal; the exit code."""
-    command = [*GENERATE, "--no-input", "--output-dir", str(out), *options, *GIVEN]
-    running = subprocess.Popen(
-        command,
-        env=os.environ,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    if isinstance(after, int):
-        while running.poll() is None and sum(p.is_file() for p in out.rglob("*")) < after:
-            pass
-    else:
-        time.sleep(after)
-    with suppress(ProcessLookupError):
-        os.killpg(running.pid, getattr(signal, name))
-    running.communicate()
-    return running.returncode
+def stopped_at(out, change, name, *options):
+    """Generation that gets a signal just before that change, or in the midst of that file."""
+    command = [sys.executable, "-P", ROOT / "tests" / "stop_at.py", out, str(change), name, ROOT]
+    command += ["--no-input", "--output-dir", out, *options, *GIVEN]
+    return subprocess.run(command, env=os.environ, capture_output=True, text=True)
+
+
+def moments(changes):
+    """The first and last change of each kind and of each run of a kind, and those next to the sums,
+    when all files have been put in place."""
+    kinds = [change.split()[0] for change in changes]
+    ends = {n for n in range(1, len(kinds)) if kinds[n] != kinds[n - 1]} | {0, len(kinds) - 1}
+    sums = changes.index(next(change for change in changes if change.endswith("repro.sum")))
+    spread = sorted(ends)[:: max(1, len(ends) // 8)]
+    return sorted({0, *spread, sums - 1, sums, sums + 1, sums + 2, len(kinds) - 1})
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_generation_that_is_stopped_is_all_or_nothing(whole, tmp_path, name):
-    """At twelve moments, some of them while files are written. SIGKILL may leave a part, which a
-    second run makes whole."""
-    wanted, seconds = whole
-    seen = set()
-    moments = [1, 10, 30, 60, *(seconds * number / 8 for number in range(1, 9))]
-    for number, moment in enumerate(moments):
+    """Between any two changes, and in the midst of a file. SIGKILL may leave a part, which a second
+    run makes whole."""
+    wanted, changes = whole
+    cut_off = ["/environment/mlflow.txt", "/environment/setup.py", "/pyproject.toml"]
+    assert all(any(change.endswith(end) for change in changes) for end in cut_off)
+    for number, change in enumerate([*moments(changes), *cut_off]):
         out = tmp_path / str(number)
         out.mkdir()
-        code = broken_off(out, name, moment)
-        assert isinstance(moment, float) or code != 0, "it was done before the signal came"
+        done = stopped_at(out, change, name)
+        assert done.returncode != 0, "it was done before the signal came"
+        assert "Traceback" not in done.stderr
         left = tree(out / "probe") if (out / "probe").exists() else {}
-        seen.add("whole" if left == wanted else "part" if left else "nothing")
-        if name == "SIGKILL" and left and left != wanted and "_overlays" not in str(sorted(left)):
-            assert "environment.mk" not in left  # no verb works: it cannot be taken for a project
+        assert name == "SIGKILL" or not left, (change, sorted(left))
+        if left:  # no verb works: it cannot be taken for a project
+            assert "environment.mk" not in left or (out / "probe" / "_overlays").exists()
         assert generate(out, "--overwrite-if-exists").returncode == 0
         assert tree(out / "probe") == wanted
-    assert seen - {"whole"} == ({"part", "nothing"} if name == "SIGKILL" else {"nothing"})
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_in_an_existing_folder_nothing_of_the_users_is_lost(whole, tmp_path, name):
     """Files that were there stay as they were, whenever it stops; the second run adds the rest."""
-    wanted, seconds = whole
+    wanted, changes = whole
     mine = {"notes.txt": b"mine", "README.md": b"my own", "src/probe/model.py": b"my = 1\n"}
     mine |= {"Dockerfile": b"FROM mine\n", ".github/actions/setup/action.yml": b"name: mine\n"}
     options = ["--overwrite-if-exists", "--skip-if-file-exists"]
-    for number in range(6):
+    cut_off = ["environment/mlflow.txt", "environment/setup.py", "Makefile"]
+    late = [len(changes) * part // 8 for part in (3, 5, 6)]
+    for number, change in enumerate([*late, *(f"/{name}" for name in cut_off)]):
         project = tmp_path / str(number) / "probe"
         for path, text in mine.items():
             (project / path).parent.mkdir(parents=True, exist_ok=True)
             (project / path).write_bytes(text)
-        broken_off(project.parent, name, seconds * (number + 3) / 8, *options)
+        assert stopped_at(project.parent, change, name, *options).returncode != 0
         assert {path: (project / path).read_bytes() for path in mine} == mine
         assert generate(project.parent, *options).returncode == 0
         left = {path: content for path, (_, content) in tree(project).items()}
         all_of_it = {path: content for path, (_, content) in wanted.items()} | mine
-        differ = [path for path in left.keys() | all_of_it if left.get(path) != all_of_it.get(path)]
-        # The one file that is being written may be cut off; told to skip, the second run does.
-        assert len(differ) <= 1, differ
-        assert not set(differ) & set(mine)
+        differ = {path for path in left.keys() | all_of_it if left.get(path) != all_of_it.get(path)}
+        # The file that was being written is cut off; told to skip what exists, the second run does.
+        assert differ == ({change[1:]} if change in {f"/{name}" for name in cut_off} else set())
 
 
 def test_a_file_that_was_cut_off_and_is_kept_does_not_count_as_the_templates(whole, tmp_path):
@@ -120,6 +114,17 @@ def test_a_file_that_was_cut_off_and_is_kept_does_not_count_as_the_templates(who
     assert generate(tmp_path, "--overwrite-if-exists", "--skip-if-file-exists").returncode == 0
     assert [path.read_text() for path in cut] == ["half a l"] * 2
     assert (tmp_path / "probe" / "repro.sum").read_bytes() == wanted["repro.sum"][1]
+
+
+def test_the_hook_in_a_process_of_its_own_makes_the_same_project(whole, tmp_path):
+    """As cookiecutter runs it, should one of its versions call hooks by another way."""
+    plain = "import sys; from cookiecutter import cli, hooks; run = hooks.run_script_with_context; "
+    plain += "hooks.run_hook = lambda n, *w: [run(s, *w) for s in hooks.find_hook(n) or []]; "
+    plain += "cli.main()"
+    command = [sys.executable, "-P", "-c", plain, ROOT, "--no-input", "-o", tmp_path, *GIVEN]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "probe") == whole[0]
 
 
 @needs_mounts

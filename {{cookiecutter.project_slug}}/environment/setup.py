@@ -133,10 +133,8 @@ def _check_lock(environment: str) -> None:
 
 def _is_whole(prefix: Path, environment: str) -> bool:
     """Whether the environment is complete, has the same inputs, and is unmodified."""
-    mark, path = (
-        prefix / MARK,
-        next(prefix.glob("lib/python3*/site-packages/this_project.pth"), None),
-    )
+    mark = prefix / MARK
+    path = next(prefix.glob("lib/python3*/site-packages/this_project.pth"), None)
     if not mark.is_file() or mark.read_bytes() != _digest(environment).encode():
         return False
     if not _facts(prefix) or path is None or path.read_text() != _source_path():
