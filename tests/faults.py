@@ -415,9 +415,9 @@ FAULTS = [
         (
             "the log tells the loss of the step before",
             "repro/run/logs.py",
-            '        line = f"{step.to_json()}',
-            "        step, self._last = (getattr(self, '_last', step), step)\n"
-            '        line = f"{step.to_json()}',
+            "                self._since_row.append(step.numbers)\n",
+            "                self._since_row.append(step.numbers)\n"
+            "                step, self._last = (getattr(self, '_last', step), step)\n",
         ),
         (
             "the table averages the wrong steps",
@@ -751,6 +751,12 @@ FAULTS = [
             "repro/run/saver.py",
             "            if kind is None:\n                self.wait()\n",
             "            pass\n",
+        ),
+        (
+            "the results do not wait for the last checkpoint",
+            "repro/run/lifecycle.py",
+            "            self._saver.wait()  # the results stand on the last checkpoint\n",
+            "",
         ),
     ),
     *_group(

@@ -418,24 +418,29 @@ def test_nodes_with_other_arguments_are_named_and_do_not_wait_for_each_other(dig
     assert not any(tmp_path.iterdir())
 
 
+def the_error(digits, tmp_path, before):
+    """What two ranks say, of which each runs the lines `before` ahead of the training."""
+    start = "import runpy, sys\nsys.argv = sys.argv[1:]\n"
+    start += "runpy.run_path('train.py', run_name='__main__')\n"
+    (tmp_path / "started.py").write_text(before + start)
+    arguments = (tmp_path / "started.py", *digits.smoke, "--run-dir", tmp_path / "run")
+    done = digits.run(*arguments, ranks=2, PYTHONPATH=str(digits.project / "src"))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
 ALONE = """
-import os, runpy, sys
-sys.argv = sys.argv[1:]
-import real.train
+import os
 from real.repro import Run
 number = Run.log_step
 Run.log_step = lambda run, **given: number(run, **given, place=float(os.environ["RANK"]))
-runpy.run_path("train.py", run_name="__main__")
 """
 
 
 def test_a_number_that_is_one_ranks_own_is_named_at_the_next_checkpoint(digits, tmp_path):
     """The record would depend on who keeps it."""
-    (tmp_path / "alone.py").write_text(ALONE)
-    arguments = (tmp_path / "alone.py", *digits.smoke, "--run-dir", tmp_path / "run")
-    done = digits.run(*arguments, ranks=2, PYTHONPATH=str(digits.project / "src"))
-    assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    line = the_error(digits, tmp_path, ALONE)
     assert re.search(r"after step \d+, the steps.jsonl of rank 1 \(on \S+\) differs", line)
     assert line.endswith("log what all ranks have: run.loss, and what run.spread returns")
 
@@ -462,14 +467,7 @@ if os.environ.get("RANK") == "1":
 
 def test_a_file_system_that_is_not_shared_is_one_line(digits, tmp_path):
     """One rank does not see what another has written: named before the first step."""
-    (tmp_path / "sitecustomize.py").write_text(HIDES)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sitecustomize, runpy; "
-    code += "sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__')"
-    (tmp_path / "started.py").write_text(code)
-    arguments = (tmp_path / "started.py", *digits.smoke, "--run-dir", tmp_path / "run")
-    done = digits.run(*arguments, ranks=2, PYTHONPATH=str(digits.project / "src"))
-    assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    line = the_error(digits, tmp_path, HIDES)
     assert re.search(r"rank 1 \(on \S+\) does not see \S+manifest.json", line)
 
 

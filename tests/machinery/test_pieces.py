@@ -74,8 +74,9 @@ class Rank(TorchRanks):
     def gather(self, value):
         return self.meeting.swap(self.rank, value)
 
-    def collect_numbers(self, numbers):
-        return torch.cat(self.meeting.swap(self.rank, numbers.clone()))
+    def send_numbers(self, numbers):
+        everybodys = torch.cat(self.meeting.swap(self.rank, numbers.clone()))
+        return lambda: everybodys
 
     def collect(self, part, whole):
         whole.copy_(torch.cat(self.meeting.swap(self.rank, part.clone())))

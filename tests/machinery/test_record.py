@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import edit_manifest
 from real.repro.proof.compare import compare_runs, first_divergence
+from real.repro.run import logs
 from real.repro.run.logs import Later, Recorder, Step, logs_until, read_metrics, read_steps
 from real.repro.run.plots import plot_curves
 
@@ -162,8 +163,9 @@ class Computing(Later):
         return self.value
 
 
-def test_a_number_that_comes_later_is_written_in_order_and_not_waited_for(tmp_path):
+def test_a_number_that_comes_later_is_written_in_order_and_not_waited_for(tmp_path, monkeypatch):
     """A step waits in memory for its own numbers and for the steps before it."""
+    monkeypatch.setattr(logs, "WRITE_EVERY", 0.0)
     first, second = Computing(0.1), Computing(0.2, done=True)
     with Recorder(tmp_path) as recorder:
         recorder.step(Step(1, 0, {"loss": first, "rate": 0.5}))
@@ -173,6 +175,27 @@ def test_a_number_that_comes_later_is_written_in_order_and_not_waited_for(tmp_pa
         recorder.step(Step(3, 0, {"loss": Computing(0.3), "rate": 0.5}))
         assert len(read_steps(tmp_path / "steps.jsonl")) == 2
         assert recorder.row(epoch=0, step=3, metrics={})["train_loss"] == (0.1 + 0.2 + 0.3) / 3
+
+
+def test_steps_are_written_together_when_they_are_short(tmp_path, monkeypatch):
+    """The first at once, those of a tenth of a second together; a row or a checkpoint has all."""
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    written = []
+    with Recorder(tmp_path) as recorder:
+        for number in range(1, 8):
+            recorder.step(Step(number, 0, {"loss": 0.1 * number}))
+            written.append(len(read_steps(tmp_path / "steps.jsonl")))
+            now[0] += 0.04
+        assert written == [1, 1, 1, 4, 4, 4, 7]
+        recorder.step(Step(8, 0, {"loss": 0.8}))
+        recorder.row(epoch=0, step=8, metrics={})
+        assert len(read_steps(tmp_path / "steps.jsonl")) == 8
+        recorder.step(Step(9, 0, {"loss": 0.9}))
+        recorder.digests()
+        assert len(read_steps(tmp_path / "steps.jsonl")) == 9
+        recorder.step(Step(10, 0, {"loss": 1.0}))
+    assert len(read_steps(tmp_path / "steps.jsonl")) == 10
 
 
 def test_a_checkpoint_waits_for_all_numbers(tmp_path):

@@ -1,6 +1,7 @@
 """A run directory holds what a stranger needs, and refuses to become another run."""
 
 import csv
+import errno
 import json
 import pickle
 import shutil
@@ -53,6 +54,20 @@ def test_every_step_and_epoch_is_recorded(smoke_run):
     assert len(rows) == 2
     first = [step.numbers["loss"] for step in steps if step.epoch == 0]
     assert float(rows[0]["train_loss"]) == sum(first) / len(first)
+
+
+def test_a_run_without_its_last_checkpoint_has_no_results(tmp_path, monkeypatch):
+    """It is written while the task evaluates; should the disk be full then, the run says so."""
+
+    def full(folder, saved, *, keep):
+        if saved["step"] == 18:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("real.repro.run.saver.save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        train_model(load_config(SMOKE), run_dir=tmp_path / "run")
+    assert read_manifest(tmp_path / "run")["results"]["completed"] is False
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_the_resolved_config_starts_the_same_run(smoke_run, tmp_path):

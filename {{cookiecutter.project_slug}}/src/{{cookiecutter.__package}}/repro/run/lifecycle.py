@@ -449,7 +449,7 @@ class Run(Generic[C]):
         stopping = signal_number is not None or done == self._stop_at
         due = done % record.checkpoint_every == 0 or done == num_steps
         if due or self._is_best or stopping:
-            self._save(wait=stopping or done == num_steps)
+            self._save(wait=stopping)
         if stopping and done < num_steps:
             raise Interrupted(self.dir, done, signal_number)
 
@@ -500,6 +500,7 @@ class Run(Generic[C]):
         }
 
         def write() -> None:
+            self._saver.wait()  # the results stand on the last checkpoint
             write_whole(self.dir / WEIGHTS, content)
             write_manifest(self.dir, {**self._manifest, "results": results})
             try_to_plot(self.dir)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,6 +24,8 @@ COUNTERS = ("epoch", "step")
 """The columns every row begins with; tasks cannot use these names."""
 MEAN = "train_"
 """Prefix in the table for the mean of a step's number since the last row."""
+WRITE_EVERY = 0.1
+"""Seconds between two writes of steps: one for each would be the dearest part of the record."""
 
 Number = float | int
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
@@ -80,39 +83,48 @@ class Recorder:
         self._no_row = not texts[METRICS]
         self._file: IO[bytes] | None = (run_dir / STEPS).open("ab") if writes else None
         self._waiting: deque[Step] = deque()
+        self._next_write = 0.0
 
     def step(self, step: Step) -> None:
-        """Append one line as soon as its numbers are there: on a CPU at once, on a GPU without
-        waiting for it. What is written is flushed to the operating system, so that a kill loses
-        nothing of it.
+        """Append one line, with those of the steps before it, every `WRITE_EVERY` seconds; numbers
+        that a GPU still computes are not waited for. A kill loses no more than that, all of it
+        after the last checkpoint: `digests` writes whatever there is.
 
         Raises:
             ValueError: a value is not a number, or the names differ from those of the first step.
         """
-        numbers = plain(step.numbers, known=self._names)
-        if tuple(numbers) != self._names:
+        numbers = step.numbers
+        if tuple(numbers) != self._names or any(type(n) is not float for n in numbers.values()):
+            numbers = plain(numbers, known=self._names)
             self._names = _same_names(self._names, numbers, f"step {step.step}")
-            numbers = {name: numbers[name] for name in self._names}
-        self._waiting.append(Step(step.step, step.epoch, numbers))
-        self._write_steps(wait=False)
+            step = Step(step.step, step.epoch, {name: numbers[name] for name in self._names})
+        self._waiting.append(step)
+        if time.monotonic() >= self._next_write:
+            self._write_steps(wait=False)
 
     def _write_steps(self, *, wait: bool) -> None:
-        while self._waiting:
-            step = self._waiting[0]
-            late = {name: each for name, each in step.numbers.items() if isinstance(each, Later)}
-            if not wait and not all(each.ready() for each in late.values()):
-                return
-            there = plain({name: each.number() for name, each in late.items()}, known=self._names)
-            self._waiting.popleft()
-            self._write_step(Step(step.step, step.epoch, {**step.numbers, **there}))
+        lines = []
+        try:
+            while self._waiting and (step := self._complete(self._waiting[0], wait=wait)):
+                self._waiting.popleft()
+                self._since_row.append(step.numbers)
+                lines.append(f"{step.to_json()}\n")
+        finally:  # a device that failed raises
+            text = "".join(lines).encode()
+            if self._file:
+                self._file.write(text)
+                self._file.flush()
+            self._digests[STEPS].update(text)
+            self._next_write = time.monotonic() + WRITE_EVERY
 
-    def _write_step(self, step: Step) -> None:
-        line = f"{step.to_json()}\n".encode()
-        if self._file:
-            self._file.write(line)
-            self._file.flush()
-        self._digests[STEPS].update(line)
-        self._since_row.append(step.numbers)
+    def _complete(self, step: Step, *, wait: bool) -> Step | None:
+        late = {name: each for name, each in step.numbers.items() if isinstance(each, Later)}
+        if not late:
+            return step
+        if not wait and not all(each.ready() for each in late.values()):
+            return None
+        there = plain({name: each.number() for name, each in late.items()}, known=self._names)
+        return Step(step.step, step.epoch, {**step.numbers, **there})
 
     def row(self, epoch: int, step: int, metrics: Mapping[str, Number]) -> dict[str, Number]:
         """Append a row after `step`: means of the steps' numbers since the last row, and `metrics`.

@@ -35,8 +35,7 @@ def to_number(value: Any) -> Number | OnDevice:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"a tensor of {value.numel()} elements; log a single number")
-        real = not value.is_complex() and value.dtype != torch.bool
-        if value.device.type == "cuda" and real:
+        if value.is_cuda and not value.is_complex() and value.dtype != torch.bool:
             return OnDevice(value)
         value = value.item()
     elif hasattr(value, "item") and getattr(value, "size", 1) == 1:

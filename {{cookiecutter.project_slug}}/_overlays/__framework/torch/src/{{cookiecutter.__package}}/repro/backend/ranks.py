@@ -159,11 +159,18 @@ class TorchRanks(OneProcess):
         """Fill `whole` with the parts of all ranks, of equal size, one after the other."""
         self._carry(_ALL_GATHER, whole, part)
 
-    def collect_numbers(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The numbers of all ranks, as many each, one after the other; in CPU memory."""
+    def send_numbers(self, numbers: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Send numbers to all ranks, as many each. What is returned waits for theirs, one after the
+        other; in CPU memory."""
         whole = torch.empty(numbers.numel() * self.size, dtype=numbers.dtype)
-        self._collective(_ALL_GATHER, whole, numbers)
-        return whole
+        sent: list[Any] = []
+        self._collective(lambda: sent.append(_ALL_GATHER(whole, numbers, async_op=True)))
+
+        def arrived() -> torch.Tensor:
+            self._collective(sent[0].wait)
+            return whole
+
+        return arrived
 
     def _carry(
         self,

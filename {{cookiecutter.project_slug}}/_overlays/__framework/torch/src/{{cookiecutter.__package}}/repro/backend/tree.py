@@ -5,7 +5,7 @@ gradients' bytes, as an all-reduce does, where sending every piece to every rank
 `num_pieces` times as many.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -56,21 +56,30 @@ class TreeSum:
         every = zip(*held, strict=True)
         first = [next((t for t in same if t is not None), None) for same in every]
         forms = [None if tensor is None else (tensor.shape, tensor.dtype) for tensor in first]
-        everybodys = self._share_numbers(numbers, changed=forms != self._forms, news=news)
+        changed = forms != self._forms
+        arrived = self._send_numbers(numbers, changed=changed, news=news)
+        if not changed:  # while they travel, since it takes as long
+            self._take_in(held)
+        everybodys = arrived()
         if any(changed for changed, *_ in everybodys):
             self._forms = forms
             # A parameter that has no gradient here may have one elsewhere.
             shared = zip(*ranks.gather(forms), strict=True)
             self._plan([next(filter(None, same), None) for same in shared], first)
+            self._take_in(held)
         result: Leaf = [None] * len(first)
         for flat in self._flats:
-            flat.add_up(held, result)
+            flat.add_up(held[0], result)
         shared_numbers = [number for _, _, *others in everybodys for number in others]
         return result, shared_numbers, any(news for _, news, *_ in everybodys)
 
-    def _share_numbers(
+    def _take_in(self, held: Sequence[Leaf]) -> None:
+        for flat in self._flats:
+            flat.take_in(held)
+
+    def _send_numbers(
         self, numbers: list[Tensor], *, changed: bool, news: bool
-    ) -> list[list[Tensor]]:
+    ) -> Callable[[], list[list[Tensor]]]:
         # With them travels what all must know before the gradients do.
         ranks, num_pieces = self._ranks, self._root[1]
         shares = [len(share(num_pieces, rank, ranks.size)) for rank in range(ranks.size)]
@@ -79,8 +88,13 @@ class TreeSum:
         mine[0], mine[1] = changed, news
         for place, number in enumerate(numbers, start=2):
             mine[place] = number
-        rows = ranks.collect_numbers(mine).view(ranks.size, -1)
-        return [[*row[: 2 + each * count]] for row, count in zip(rows, shares, strict=True)]
+        arrived = ranks.send_numbers(mine)
+
+        def rows() -> list[list[Tensor]]:
+            all_rows = arrived().view(ranks.size, -1)
+            return [[*row[: 2 + each * count]] for row, count in zip(all_rows, shares, strict=True)]
+
+        return rows
 
     def _plan(self, forms: list[Form | None], tensors: Leaf) -> None:
         device = next(tensor.device for tensor in tensors if tensor is not None)
@@ -119,8 +133,8 @@ class _Flat:
         self._into = [views(flat) for flat in self._branches]
         self._out = views(self._whole)
 
-    def add_up(self, held: Sequence[Leaf], result: Leaf) -> None:
-        """Write the sum over all ranks of the branches `held` here into `result`."""
+    def take_in(self, held: Sequence[Leaf]) -> None:
+        """Copy the branches that are `held` here to where they travel from."""
         for leaf, views in zip(held, self._into, strict=True):
             own = [leaf[i] for i in self._places]
             there = [(view, t) for view, t in zip(views, own, strict=True) if t is not None]
@@ -129,19 +143,23 @@ class _Flat:
             for view, tensor in zip(views, own, strict=True):
                 if tensor is None:
                     view.fill_(-0.0)  # to which anything can be added without a change of bits
-        size, width = self._ranks.size, self._width
+
+    def add_up(self, held: Leaf, result: Leaf) -> None:
+        """Write the sum over all ranks of what was taken in into `result`, in the memory of the
+        tensors `held`, where there are some."""
+        size, width, branches = self._ranks.size, self._width, len(self._branches)
         message = self._branches[0]
-        if len(self._branches) > 1:  # to each rank its slice of all branches
+        if branches > 1:  # to each rank its slice of all branches
             slices = [flat.view(size, width) for flat in self._branches]
             message = torch.stack(slices, dim=1).view(-1)
         counts = [len(nodes) * width for nodes in self._nodes]
-        self._ranks.exchange(message, self._inbox, [len(held) * width] * size, counts)
+        self._ranks.exchange(message, self._inbox, [branches * width] * size, counts)
         names = [node for nodes in self._nodes for node in nodes]
         own = _joined(self._root, dict(zip(names, self._inbox.split(width), strict=True)))
         self._ranks.collect(own, self._whole)
         # In memory of its own: the alignment of a view can change bits on a GPU.
         for place, view in zip(self._places, self._out, strict=True):
-            result[place] = held[0][place] if held[0][place] is not None else view.clone()
+            result[place] = held[place] if held[place] is not None else view.clone()
         torch._foreach_copy_([result[place] for place in self._places], self._out)
 
 
