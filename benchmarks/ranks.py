@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT / "build" / "demo" / "demo-project"
 CASES = ((2, 2), (2, 4), (4, 4))
 """Ranks and pieces."""
-ROUNDS, STEPS, SAMPLES = 9, 10, 64
+ROUNDS, STEPS, SAMPLES = 15, 10, 64
 
 
 def main() -> None:
@@ -98,13 +98,13 @@ def inside(pieces: int) -> None:
     for name, build in (("MLP", mlp), ("CNN", cnn)):
         times: list[list[float]] = [[], [], []]
         steps = loops(build)
-        for _ in range(ROUNDS + 1):
-            for step, seconds in zip(steps, times, strict=True):
+        for turn in range(ROUNDS + 1):
+            for number in sorted(range(3), key=lambda each: (each + turn) % 3):  # none always first
                 ranks.gather(None)  # together
                 started = time.perf_counter()
                 for _ in range(STEPS):
-                    step()
-                seconds.append(time.perf_counter() - started)
+                    steps[number]()
+                times[number].append(time.perf_counter() - started)
         ratios = [
             statistics.median(ours / ddp for ours, ddp in zip(each[1:], times[0][1:], strict=True))
             for each in times[1:]
