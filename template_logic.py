@@ -7,6 +7,7 @@ raise; they return a placeholder and `problems` refuses it.
 
 import json
 import keyword
+import os
 import re
 import sys
 import textwrap
@@ -568,9 +569,10 @@ def next_steps(answers):
 
 def template_files(answers):
     """The paths of the files that cookiecutter generates, overlays included."""
-    folder = ROOT / PROJECT_FOLDER
-    package = str(answers["project_slug"]).replace("-", "_")
-    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    folder, package = f"{ROOT}/{PROJECT_FOLDER}", str(answers["project_slug"]).replace("-", "_")
+    names = (
+        f"{root}/{name}"[len(folder) + 1 :] for root, _, files in os.walk(folder) for name in files
+    )
     return sorted(name.replace("{{cookiecutter.__package}}", package) for name in names)
 
 

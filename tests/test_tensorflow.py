@@ -17,6 +17,7 @@ from tools import demo
 pytestmark = pytest.mark.real
 STACK = "tensorflow-2.21.0-cpu"
 SMOKE = "CONFIG=configs/smoke.yaml"
+WEIGHTS = "model.safetensors"
 MACHINERY = ROOT / "tests" / "machinery"
 TENSORFLOW = ROOT / "tests" / "tensorflow"
 SHARED = ("auto_resume", "command_line", "interrupt", "manifest", "run")
@@ -251,6 +252,47 @@ def test_a_sample_of_the_faults_turns_the_tests_red(project, tmp_path):
         f.name for n, f in enumerate(every[::45]) if not planted(project, f, tmp_path / str(n))
     ]
     assert missed == []
+
+
+def bits(run_dir):
+    """What a run computed: its steps, its table, its weights."""
+    return [(run_dir / name).read_bytes() for name in ("steps.jsonl", "metrics.csv", WEIGHTS)]
+
+
+@pytest.mark.slow
+def test_seeds_interpreters_threads_and_ten_kills_give_the_same_bits(project, tmp_path):
+    """Three seeds in two interpreters each; 1, 2 and 4 parallel calls; SIGKILL after each of ten
+    numbers of steps, and a resume."""
+    long = ["train.py", "--config", "configs/smoke.yaml", "training.num_epochs=40"]
+    long += ["record.checkpoint_every=7"]
+
+    def train(name, *given, **variables):
+        done = run(project, *long, "--run-dir", tmp_path / name, *given, **variables)
+        assert done.returncode == 0, done.stderr
+        return bits(tmp_path / name)
+
+    whole = [train(f"seed {seed}", f"seed={seed}") for seed in range(3)]
+    assert len({each[0] for each in whole}) == 3
+    for seed in range(3):
+        elsewhere = {"PYTHONHASHSEED": "7", "TZ": "Pacific/Apia", "OMP_NUM_THREADS": "1"}
+        assert train(f"again {seed}", f"seed={seed}", **elsewhere) == whole[seed]
+    for calls in (1, 2, 4):
+        assert train(f"{calls} calls", "seed=0", f"data.num_workers={calls}") == whole[0]
+    num_steps = whole[0][0].count(b"\n")
+    for instant in range(10):
+        run_dir = tmp_path / f"killed {instant}"
+        command = [project / ".venv/bin/python", *long, "seed=0", "--run-dir", run_dir]
+        running = subprocess.Popen(command, cwd=project, env=demo.environment())
+        log = run_dir / "steps.jsonl"
+        while not (log.exists() and log.read_bytes().count(b"\n") > num_steps * instant // 12):
+            assert running.poll() is None, "it was done before it was killed"
+        running.kill()
+        running.wait()
+        left = log.read_bytes().count(b"\n")
+        assert left < num_steps
+        done = run(project, "train.py", "--resume", run_dir)
+        assert done.returncode == 0, done.stderr
+        assert bits(run_dir) == whole[0], f"killed after {left} of {num_steps} steps"
 
 
 @pytest.mark.slow
