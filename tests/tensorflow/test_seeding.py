@@ -52,6 +52,15 @@ def test_every_switch_is_set_and_read_back():
     set_seed(0)
 
 
+def test_op_determinism_is_read_and_not_assumed():
+    """A process that has not set it says so, one that has says the other."""
+    code = "from real.repro.backend import seeding; from real.repro import set_seed; "
+    read = "print(seeding.read_determinism()['deterministic_algorithms'])"
+    command = [sys.executable, "-c", f"{code}{read}; set_seed(0); {read}"]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 def test_what_somebody_chose_before_is_set_back():
     """Precision and layout of this process, whoever set them."""
     keras.config.set_floatx("float16")
@@ -107,6 +116,17 @@ def test_layers_draw_what_their_key_says_and_nothing_else():
     seeding.seed_stream(7, "dropout", 0)
     states = [tuple(v.numpy().tolist()) for v in other.variables]
     assert len(set(states)) == 2
+
+
+def test_every_bit_of_a_layers_key_counts():
+    """Of both words: two steps that share a stream would be rare, and never seen."""
+    model = place(model_of(0.5), "cpu")
+    (state,) = model.variables
+    bits, found = [*range(31), *range(32, 63)], set()
+    for bit in bits:
+        seeding.start_layer(state, 1 << bit)
+        found.add(mask(model))
+    assert len(found) == len(bits)
 
 
 class Lazy(keras.Model):
