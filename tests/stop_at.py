@@ -22,7 +22,7 @@ made = []
 
 def stop(event: str, arguments: tuple) -> None:
     """Count, and send the signal."""
-    if event not in CHANGES:
+    if event not in CHANGES or where == "writing":
         return
     if where == "sent":
         os.kill(os.getpid(), getattr(signal, name))
@@ -40,9 +40,10 @@ def stop(event: str, arguments: tuple) -> None:
 def send(path: Path | None) -> None:
     """The signal; a file is left cut off if it is not one that was there."""
     global where
-    where = "sent"
+    where = "writing"
     if path and not path.exists():
         path.write_bytes(b"half a l")
+    where = "sent"
     os.kill(os.getpid(), getattr(signal, name))
 
 
