@@ -78,13 +78,12 @@ class Rank(TorchRanks):
         everybodys = torch.cat(self.meeting.swap(self.rank, numbers.clone()))
         return lambda: everybodys
 
-    def collect(self, part, whole):
-        whole.copy_(torch.cat(self.meeting.swap(self.rank, part.clone())))
-
-    def exchange(self, message, inbox, sent, received):
-        messages = self.meeting.swap(self.rank, message.clone().split(sent))
-        assert [each[self.rank].numel() for each in messages] == received
-        inbox.copy_(torch.cat([each[self.rank] for each in messages]))
+    def swap(self, outgoing, incoming):
+        messages = self.meeting.swap(self.rank, [each.clone() for each in outgoing])
+        for number, sent in enumerate(messages):
+            if number != self.rank:
+                assert sent[self.rank].shape == incoming[number].shape
+                incoming[number].copy_(sent[self.rank])
 
 
 def summed(leaves, size):

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,20 +144,32 @@ class TorchRanks(OneProcess):
             self._tensors = dist.new_group(backend="nccl", timeout=self._timeout)
             self._wire, self._backend = device, "nccl"
 
-    def exchange(
-        self, message: torch.Tensor, inbox: torch.Tensor, sent: list[int], received: list[int]
-    ) -> None:
-        """Send `sent[r]` elements of `message` to each rank `r`, one after the other; fill `inbox`
-        with what the ranks sent here, `received[r]` elements each.
+    def swap(self, outgoing: Sequence[torch.Tensor], incoming: Sequence[torch.Tensor]) -> None:
+        """Send `outgoing[r]` to each other rank `r`, and fill `incoming[r]` with what it sent.
 
         Only bytes travel, nothing is added on the way, so that the backend has no say in the
-        result.
+        result. What a rank would send to itself is left alone.
         """
-        self._carry(dist.all_to_all_single, inbox, message, received, sent)
+        others = [number for number in range(self.size) if number != self.rank]
+        # Itself, unless gloo carries what is on a GPU.
+        wired = {number: incoming[number].to(self._wire) for number in others}
 
-    def collect(self, part: torch.Tensor, whole: torch.Tensor) -> None:
-        """Fill `whole` with the parts of all ranks, of equal size, one after the other."""
-        self._carry(_ALL_GATHER, whole, part)
+        def operations() -> Iterator[dist.P2POp]:
+            for number in others:
+                for call, tensor in (
+                    (dist.isend, outgoing[number].to(self._wire)),
+                    (dist.irecv, wired[number]),
+                ):
+                    yield dist.P2POp(call, tensor.view(torch.uint8), number, self._tensors)
+
+        def carry() -> None:
+            for work in dist.batch_isend_irecv([*operations()]):
+                work.wait()
+
+        self._collective(carry)
+        for number, tensor in wired.items():
+            if tensor is not incoming[number]:
+                incoming[number].copy_(tensor)
 
     def send_numbers(self, numbers: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Send numbers to all ranks, as many each. What is returned waits for theirs, one after the
@@ -171,20 +183,6 @@ class TorchRanks(OneProcess):
             return whole
 
         return arrived
-
-    def _carry(
-        self,
-        call: Callable[..., Any],
-        target: torch.Tensor,
-        source: torch.Tensor,
-        *counts: list[int],
-    ) -> None:
-        wired = target.to(self._wire)  # itself, unless gloo carries what is on a GPU
-        bytes_each = [[number * source.element_size() for number in each] for each in counts]
-        parts = [each.view(torch.uint8) for each in (wired, source.to(self._wire))]
-        self._collective(call, *parts, *bytes_each, group=self._tensors)
-        if wired is not target:
-            target.copy_(wired)
 
     def describe(self) -> dict[str, Any]:
         on_gpu = self._device.type == "cuda"

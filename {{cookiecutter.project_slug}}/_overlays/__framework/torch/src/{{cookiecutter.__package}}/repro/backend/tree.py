@@ -118,8 +118,8 @@ class _Flat:
         self._shapes = [forms[i][0] for i in self._places]
         self._nodes = [cover(root, share(root[1], rank, ranks.size)) for rank in range(ranks.size)]
         sizes = [shape.numel() for shape in self._shapes]
-        self._width = -(-sum(sizes) // ranks.size)
-        length, num_nodes = self._width * ranks.size, sum(map(len, self._nodes))
+        width = -(-sum(sizes) // ranks.size)
+        length = width * ranks.size
 
         def new(size: int) -> Tensor:
             return torch.zeros(size, dtype=dtype, device=device)
@@ -129,7 +129,11 @@ class _Flat:
             return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
         self._branches = [new(length) for _ in self._nodes[ranks.rank]]
-        self._inbox, self._whole = new(self._width * num_nodes), new(length)
+        self._inbox = [
+            new(width * len(nodes) if rank != ranks.rank else 0)
+            for rank, nodes in enumerate(self._nodes)
+        ]
+        self._whole = new(length)
         self._into = [views(flat) for flat in self._branches]
         self._out = views(self._whole)
 
@@ -147,16 +151,20 @@ class _Flat:
     def add_up(self, held: Leaf, result: Leaf) -> None:
         """Write the sum over all ranks of what was taken in into `result`, in the memory of the
         tensors `held`, where there are some."""
-        size, width, branches = self._ranks.size, self._width, len(self._branches)
-        message = self._branches[0]
-        if branches > 1:  # to each rank its slice of all branches
-            slices = [flat.view(size, width) for flat in self._branches]
-            message = torch.stack(slices, dim=1).view(-1)
-        counts = [len(nodes) * width for nodes in self._nodes]
-        self._ranks.exchange(message, self._inbox, [branches * width] * size, counts)
-        names = [node for nodes in self._nodes for node in nodes]
-        own = _joined(self._root, dict(zip(names, self._inbox.split(width), strict=True)))
-        self._ranks.collect(own, self._whole)
+        ranks, branches = self._ranks, [each.view(self._ranks.size, -1) for each in self._branches]
+        # To each rank its slice of all branches.
+        slices = [branches[0][r] for r in range(ranks.size)]
+        if len(branches) > 1:
+            slices = [torch.cat([each[r] for each in branches]) for r in range(ranks.size)]
+        ranks.swap(slices, self._inbox)
+        have: dict[Node, Tensor] = {}
+        for rank, nodes in enumerate(self._nodes):
+            sent = slices[rank] if rank == ranks.rank else self._inbox[rank]
+            have.update(zip(nodes, sent.chunk(len(nodes)), strict=True))
+        parts = [*self._whole.view(ranks.size, -1)]
+        left, right = children(self._root)
+        torch.add(_joined(left, have), _joined(right, have), out=parts[ranks.rank])
+        ranks.swap([parts[ranks.rank]] * ranks.size, parts)
         # In memory of its own: the alignment of a view can change bits on a GPU.
         for place, view in zip(self._places, self._out, strict=True):
             result[place] = held[place] if held[place] is not None else view.clone()
