@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
 from ..backend.device import mixed_precision, move, wait_for_device
@@ -42,6 +43,7 @@ class Unrecorded(Run):
     """The same computation and nothing else: no logs, checkpoints, signals, manifest."""
 
     def __enter__(self) -> Self:
+        self.dir.mkdir(parents=True, exist_ok=True)  # the task may write files of its own there
         set_seed(self.config.seed, self.config.determinism)
         return self
 
@@ -64,6 +66,9 @@ class Unrecorded(Run):
 
     def keep_best(self, name: str, *, higher: bool) -> None:
         """Nothing is kept."""
+
+    def write_file(self, name: str, content: str | bytes) -> Path:
+        return self.dir / name
 
     def finish(self, metrics: Mapping[str, Any], *, weights: Any = None) -> Result:
         return Result({name: float(value) for name, value in metrics.items()}, "", self.dir)
