@@ -37,6 +37,8 @@ def test_an_epoch_takes_no_sample_twice_and_the_next_has_another_order(observed)
     first = [index for epoch, index in fetched if epoch == 0]
     assert abs(np.corrcoef(first, np.arange(len(first)))[0, 1]) < 0.2
     assert observed[0].keys[0] != observed[1].keys[0]
+    assert observed[0].first_batch(0) == first[: len(observed[0].keys[0])]
+    assert observed[0].first_batch(0) != observed[0].first_batch(1)
 
 
 def test_a_sample_depends_on_its_key_and_on_nothing_else(observed):

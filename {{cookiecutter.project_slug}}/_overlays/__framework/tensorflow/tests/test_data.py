@@ -86,7 +86,7 @@ def test_a_batch_is_its_samples_fetched_one_by_one(digits):
     for key, image, label in zip(keys, images, labels, strict=True):
         alone, its_label = samples[key]
         assert np.array_equal(image, alone)
-        assert label == its_label
+        assert label == its_label == digits.train.labels[key[1]]
 
 
 def test_augmentation_moves_and_mirrors_within_its_bounds():

@@ -1,13 +1,19 @@
-"""Evaluation has no side effects, and a step is one traced function."""
+"""Evaluation has no side effects, a step is one traced function, and a run reports what it did."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from {{ cookiecutter.__package }} import load_config, train
 from {{ cookiecutter.__package }}.config import Model, Training
-from {{ cookiecutter.__package }}.data import Split
+from {{ cookiecutter.__package }}.data import Split, load_data
 from {{ cookiecutter.__package }}.model import build_model
 from {{ cookiecutter.__package }}.optim import build_optimizer
 from {{ cookiecutter.__package }}.train import build_evaluation, build_step
+
+SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.yaml"
 
 
 @pytest.fixture
@@ -59,3 +65,37 @@ def test_a_step_is_traced_once_and_moves_every_weight(model, split):
     assert min(norms) > 0.01
     after = [variable.numpy().copy() for variable in model.trainable_variables]
     assert not any(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_training_drops_features_at_random(model, split):
+    """At a learning rate of zero nothing else differs between two steps on the same batch."""
+    training = Training()
+    step = build_step(model, build_optimizer(model, training), training)
+    losses = [float(step(split.images, split.labels, np.float32(0))[0]) for _ in range(2)]
+    assert losses[0] != losses[1]
+
+
+def test_the_log_has_exact_losses_and_the_results_are_of_the_test_split(tmp_path, monkeypatch):
+    """Rounded, a loss would no longer be a number of float32."""
+    evaluated = []
+
+    def watched(*given):
+        evaluate = build_evaluation(*given)
+
+        def noted(split):
+            evaluated.append((split.sha256(), evaluate(split)))
+            return evaluated[-1][1]
+
+        return noted
+
+    monkeypatch.setattr(train, "build_evaluation", watched)
+    config = load_config(SMOKE)
+    result = train.train_model(config, run_dir=tmp_path / "run")
+    data = load_data(config.data, tmp_path)
+    *rows, (tested, (loss, accuracy)) = evaluated
+    assert {digest for digest, _ in rows} == {data.val.sha256()}
+    assert tested == data.test.sha256()
+    assert (result.loss, result.accuracy) == (loss, accuracy)
+    lines = (tmp_path / "run" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert losses == [float(np.float32(loss)) for loss in losses]

@@ -23,13 +23,14 @@ from typing import Any, Self
 
 PACKAGE = Path(__file__).resolve().parents[2].name
 NOISY = (
+    "repro.run.lifecycle.Run.batches",
     "repro.run.lifecycle.Run.start",
     "repro.run.lifecycle.Run.log_step",
     "repro.run.lifecycle.Run.log_metrics",
     "repro.run.lifecycle.Run._save",
     "repro.run.progress.Progress.step",
 )
-"""Functions around whose calls foreign code may draw random numbers: logging, evaluation."""
+"""Functions around whose calls foreign code may draw random numbers: loading, logging, rows."""
 FETCHES = {
     "torch": "torch.utils.data._utils.fetch._MapDatasetFetcher.fetch",
     "tensorflow": "repro.backend.loader.fetch",

@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Observed:
     keys: list[list[tuple[int, int]]] = field(default_factory=list)
     """The `(epoch, index)` of each batch, or of each part of it."""
     dataset: Any = None
+    sampler: BatchSampler | None = None
     evaluations: list[tuple[str, str]] = field(default_factory=list)
     """Digest of everything that is trained, after each step followed by a row, and at that row."""
 
@@ -50,6 +52,13 @@ class Observed:
     def sample(self, epoch: int, index: int) -> str:
         """Fetch a sample of the data set and return its digest."""
         return digest({"sample": self.dataset[epoch, index]})
+
+    def first_batch(self, epoch: int) -> list[int]:
+        """Indices of the first batch of an epoch, or of its first part; even of one not run."""
+        sampler = copy(self.sampler)
+        sampler.start = epoch * sampler.steps_per_epoch
+        sampler.num_steps = sampler.start + 1
+        return [index for _, index in next(iter(sampler))]
 
 
 def watch(train: Callable[..., Result], config: Any, run_dir: Path) -> Observed:
@@ -117,6 +126,7 @@ def _watch_run(patch: pytest.MonkeyPatch, seen: Observed) -> None:
         log_metrics(run, **numbers)
 
     def watched_order(sampler: BatchSampler) -> Any:
+        seen.sampler = sampler
         for keys in order(sampler):
             seen.keys.append(keys)
             yield keys
