@@ -25,6 +25,10 @@ def _group(group: str, *rows: tuple[str, str, str, str]) -> list[Fault]:
 
 _TIME = '__import__("time")'
 _OS = '__import__("os")'
+_SAVES = (
+    "        for state in states:\n"
+    "            save_checkpoint(self._folder, state, keep=self._keep)\n"
+)
 
 FAULTS = [
     *_group(
@@ -563,8 +567,8 @@ FAULTS = [
         (
             "SIGTERM without a checkpoint",
             "repro/run/lifecycle.py",
-            "if due or self._is_best or stopping:",
-            "if due or self._is_best:",
+            "if due or stopping:",
+            "if due:",
         ),
         (
             "other code is not noticed",
@@ -743,8 +747,8 @@ FAULTS = [
         (
             "the logs are written to the disk after their checkpoint",
             "repro/run/saver.py",
-            "        first()\n        save_checkpoint(self._folder, state, keep=self._keep)\n",
-            "        save_checkpoint(self._folder, state, keep=self._keep)\n        first()\n",
+            f"        first()\n{_SAVES}",
+            f"{_SAVES}        first()\n",
         ),
         (
             "nobody waits for the last checkpoint",
@@ -757,6 +761,18 @@ FAULTS = [
             "repro/run/lifecycle.py",
             "            self._saver.wait()  # the results stand on the last checkpoint\n",
             "",
+        ),
+        (
+            "the best checkpoint waits for ever",
+            "repro/run/lifecycle.py",
+            "states = [best, self._state] if is_still else [self._state]",
+            "states = [self._state]",
+        ),
+        (
+            "the best checkpoint is written after a later one",
+            "repro/run/lifecycle.py",
+            "states = [best, self._state] if is_still",
+            "states = [self._state, best] if is_still",
         ),
     ),
     *_group(

@@ -243,11 +243,11 @@ def test_a_checkpoint_is_written_beside_the_training(tmp_path, monkeypatch):
 
     monkeypatch.setattr("real.repro.run.saver.save_checkpoint", slow)
     with Saver(tmp_path, keep=1) as saver:
-        saver.save(state(1), first=lambda: order.append("logs"), wait=False)
+        saver.save([state(1)], first=lambda: order.append("logs"), wait=False)
         assert began.wait(30)
         assert order == ["logs"]  # and this goes on
         may_end.set()
-        saver.save(state(2), first=lambda: order.append("logs"), wait=True)
+        saver.save([state(2)], first=lambda: order.append("logs"), wait=True)
         assert order == ["logs", "checkpoint 1", "logs", "checkpoint 2"]
 
 
@@ -260,11 +260,11 @@ def test_a_checkpoint_that_could_not_be_written_is_an_error_of_the_next_step(tmp
     monkeypatch.setattr("real.repro.run.saver.save_checkpoint", full)
     how = {"first": lambda: None, "wait": False}
     with pytest.raises(OSError, match="No space"), Saver(tmp_path, keep=1) as saver:
-        saver.save(state(1), **how)
+        saver.save([state(1)], **how)
     saver = Saver(tmp_path, keep=1)
     with pytest.raises(OSError, match="No space"), saver:
-        saver.save(state(1), **how)
-        saver.save(state(2), **how)
+        saver.save([state(1)], **how)
+        saver.save([state(2)], **how)
     with pytest.raises(KeyError, match="own"), Saver(tmp_path, keep=1) as saver:
-        saver.save(state(1), **how)
+        saver.save([state(1)], **how)
         raise KeyError("its own")

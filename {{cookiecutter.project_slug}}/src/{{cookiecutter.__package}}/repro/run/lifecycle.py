@@ -136,6 +136,8 @@ class Run(Generic[C]):
         self._manifest: dict[str, Any] = {}
         self._state: dict[str, Any] | None = None
         self._best: dict[str, Any] = {"step": 0}
+        self._best_state: dict[str, Any] | None = None
+        """Not written yet: it waits for the next checkpoint that is due."""
         self._row: dict[str, Number] = {}
         self._done = self._loops = 0
         self._stepping = False
@@ -410,7 +412,8 @@ class Run(Generic[C]):
         self._progress.row(self._row)
 
     def keep_best(self, name: str, *, higher: bool) -> None:
-        """Keep the checkpoint of this step if the metric `name`, just logged, is the best so far.
+        """Keep the checkpoint of this step if the metric `name`, just logged, is the best so far;
+        it is written with the next one that is due.
 
         Raises:
             ValueError: no such metric was logged at this step.
@@ -448,20 +451,29 @@ class Run(Generic[C]):
         signal_number = self._ranks.signal(stop)
         stopping = signal_number is not None or done == self._stop_at
         due = done % record.checkpoint_every == 0 or done == num_steps
-        if due or self._is_best or stopping:
+        if due or stopping:
             self._save(wait=stopping)
+        elif self._is_best:
+            self._best_state = self._captured()
         if stopping and done < num_steps:
             raise Interrupted(self.dir, done, signal_number)
 
-    def _save(self, *, wait: bool) -> None:
+    def _captured(self) -> dict[str, Any]:
         logs = self._recorder.digests()
-        self._state = capture(self._objects, step=self._done, best=self._best, logs=logs)
+        state = capture(self._objects, step=self._done, best=self._best, logs=logs)
         if self._ranks.size > 1:
             after = f"after step {self._done}, the "
             self._ranks.same(logs, after, _SHARED_NUMBERS)
-            self._ranks.same({"state": digest(self._state)}, after)
+            self._ranks.same({"state": digest(state)}, after)
+        return state
+
+    def _save(self, *, wait: bool) -> None:
+        self._state = self._captured()
+        best, self._best_state = self._best_state, None
+        is_still = best is not None and best["step"] == self._best["step"]
+        states = [best, self._state] if is_still else [self._state]
         how = {"first": self._recorder.to_disk, "wait": wait}
-        self._ranks.first(lambda: self._saver.save(self._state, **how))
+        self._ranks.first(lambda: self._saver.save(states, **how))
 
     def write_file(self, name: str, content: str | bytes) -> Path:
         """Write a file into the run's directory, once, however many ranks there are."""

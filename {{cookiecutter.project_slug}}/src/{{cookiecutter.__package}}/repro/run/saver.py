@@ -9,10 +9,10 @@ from .checkpoint import save_checkpoint
 
 
 class Saver:
-    """Writes one checkpoint at a time into `folder`; `keep` of them stay. A context manager.
+    """Writes checkpoints into `folder`, one at a time; `keep` of them stay. A context manager.
 
-    What it is given must not change any more. A kill costs at most the checkpoint that is being
-    written; leaving the context waits for it.
+    What it is given must not change any more. A kill costs at most what is being written; leaving
+    the context waits for it.
     """
 
     def __init__(self, folder: Path, *, keep: int) -> None:
@@ -20,14 +20,14 @@ class Saver:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
         self._writing: Future[None] | None = None
 
-    def save(self, state: dict[str, Any], *, first: Callable[[], None], wait: bool) -> None:
-        """Call `first`, which brings the logs to the disk, then write the checkpoint.
+    def save(self, states: list[dict[str, Any]], *, first: Callable[[], None], wait: bool) -> None:
+        """Call `first`, which brings the logs to the disk, then write the checkpoints in order.
 
         Raises:
-            OSError: this one, or with `wait=False` the one before, could not be written.
+            OSError: one of them, or with `wait=False` of those before, could not be written.
         """
         self.wait()
-        self._writing = self._thread.submit(self._write, state, first)
+        self._writing = self._thread.submit(self._write, states, first)
         if wait:
             self.wait()
 
@@ -41,9 +41,10 @@ class Saver:
         if writing:
             writing.result()
 
-    def _write(self, state: dict[str, Any], first: Callable[[], None]) -> None:
+    def _write(self, states: list[dict[str, Any]], first: Callable[[], None]) -> None:
         first()
-        save_checkpoint(self._folder, state, keep=self._keep)
+        for state in states:
+            save_checkpoint(self._folder, state, keep=self._keep)
 
     def __enter__(self) -> Self:
         return self
