@@ -840,14 +840,14 @@ FAULTS = [
         (
             "a sum in the order of arrival",
             "repro/backend/tree.py",
-            "own = _joined(self._root, dict(zip(names, self._inbox.split(width), strict=True)))",
-            "own = sum(reversed(self._inbox.split(width)))",
+            "torch.add(_joined(left, have), _joined(right, have), out=parts[ranks.rank])",
+            "parts[ranks.rank].copy_(sum(reversed([*have.values()])))",
         ),
         (
             "branches under other names",
             "repro/backend/tree.py",
-            "for nodes in self._nodes for node in nodes]\n        own",
-            "for nodes in reversed(self._nodes) for node in nodes]\n        own",
+            "have.update(zip(nodes, sent",
+            "have.update(zip(reversed(nodes), sent",
         ),
         (
             "the gradient of one rank",
