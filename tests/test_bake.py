@@ -20,6 +20,7 @@ from packaging.markers import Marker
 import template_logic as logic
 
 TEXT_FREE = {"project_slug": "probe"}
+TENSORFLOW = "tensorflow-2.21.0-cpu"
 LONG_SLUG = "a-very-long-project-slug-of-forty-letter"
 MANAGERS_STACKS = [
     (manager, stack)
@@ -180,14 +181,14 @@ def test_the_pins_of_a_stack_reach_every_file_that_needs_them(bake, stack):
     [
         (slug, {name: answer})
         for slug in ("zq", LONG_SLUG)
-        for name in ("dependency_manager", "starter", "python_version")
-        for answer in CHOICES[name]
+        for name in ("dependency_manager", "starter", "python_version", "stack")
+        for answer in ([TENSORFLOW] if name == "stack" else CHOICES[name])
         if slug == "zq" or name != "python_version"
     ],
 )
 def test_ruff_finds_nothing_and_formats_nothing(bake, slug, choice):
-    """With a short and a long package name, for each manager, starter and Python (its rules follow
-    it), as it is."""
+    """With a short and a long package name, for each manager, starter, framework and Python (its
+    rules follow it), as it is."""
     project = bake(project_slug=slug, **{"python_version": THIS_PYTHON, **HOSTILE, **choice})
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
@@ -300,7 +301,7 @@ def test_what_is_copied_holds_no_tag_and_what_is_rendered_holds_one():
 @pytest.mark.parametrize("starter", [*CHOICES["starter"], "tensorflow"])
 def test_the_guide_to_ones_own_task_names_what_there_is(bake, starter):
     """Its tests, files and verbs exist, whatever the project began with."""
-    other = {"stack": "tensorflow-2.21.0-cpu"}
+    other = {"stack": TENSORFLOW}
     project = bake(**TEXT_FREE, **(other if starter == "tensorflow" else {"starter": starter}))
     guide = (project / "docs" / "your-task.md").read_text(encoding="utf-8")
     tests = "".join(path.read_text(encoding="utf-8") for path in project.glob("tests/*.py"))

@@ -71,6 +71,17 @@ def test_its_own_checks_are_green(project):
     assert " 0 fail" in said
 
 
+def test_its_loop_can_be_measured_without_its_record(project, tmp_path):
+    """As `make gpu-proof` does, whatever files the task writes into its run."""
+    made, _ = project
+    command = [".venv/bin/python", "train.py", "--config", "configs/smoke.yaml"]
+    command += ["--run-dir", tmp_path / "run", "--probe", "unrecorded"]
+    done = subprocess.run(command, cwd=made, env=demo.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "steps per second: " in done.stdout
+    assert not (tmp_path / "run" / "steps.jsonl").exists()
+
+
 def test_bad_data_are_one_line_and_no_run(project):
     """From the shell: exit code 2, what is wrong, and nothing left behind."""
     made, starter = project

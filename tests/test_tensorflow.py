@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import lent
 import pytest
@@ -212,15 +213,15 @@ def planted(project, fault, copy):
     if fault:
         path = copy / "src" / "real" / fault.file
         path.write_text(path.read_text().replace(fault.old, fault.new))
-    proof = ("tests/test_quality.py", "tests/test_reproducibility.py", "tests")
+    # The tests of the very file first: most faults are found in seconds.
+    own = f"tests/test_{Path(fault.file).stem}.py" if fault else ""
+    quick, slow = "tests/test_quality.py", "tests/test_reproducibility.py"
+    rest = ["tests", f"--ignore={quick}", f"--ignore={slow}"]
+    rest += ["--deselect=tests/test_expected.py::test_a_fresh_run_comes_to_them"]
     suites = (
+        *([["-m", "pytest", own]] if (copy / own).is_file() else []),
         [*pytest_in(TENSORFLOW), TENSORFLOW],
-        [
-            "-m",
-            "pytest",
-            *proof,
-            "--deselect=tests/test_expected.py::test_a_fresh_run_comes_to_them",
-        ],
+        *(["-m", "pytest", *which] for which in ([quick], rest, [slow])),
         [*pytest_in(MACHINERY), *(MACHINERY / f"test_{name}.py" for name in SHARED)],
     )
     for suite in suites:

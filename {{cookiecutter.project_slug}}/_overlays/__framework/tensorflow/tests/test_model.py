@@ -5,7 +5,11 @@ import pytest
 
 from {{ cookiecutter.__package }}.config import Model, Training
 from {{ cookiecutter.__package }}.model import build_model
-from {{ cookiecutter.__package }}.optim import build_optimizer, cross_entropy, learning_rate
+from {{ cookiecutter.__package }}.optim import (
+    build_optimizer,
+    cross_entropy,
+    learning_rate,
+)
 
 
 @pytest.mark.parametrize(

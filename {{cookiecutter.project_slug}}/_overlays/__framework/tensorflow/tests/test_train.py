@@ -97,5 +97,5 @@ def test_the_log_has_exact_losses_and_the_results_are_of_the_test_split(tmp_path
     assert tested == data.test.sha256()
     assert (result.loss, result.accuracy) == (loss, accuracy)
     lines = (tmp_path / "run" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [json.loads(line)["loss"] for line in lines]
+    losses = [float.fromhex(json.loads(line)["loss"]) for line in lines]
     assert losses == [float(np.float32(loss)) for loss in losses]
