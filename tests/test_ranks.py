@@ -208,17 +208,32 @@ def test_a_killed_rank_is_started_again_by_torchrun(digits, tmp_path, victim):
     assert bits(digits, run_dir) == bits(digits, digits.reference)
 
 
+SLOW = """
+import runpy, sys, time
+sys.argv = sys.argv[1:]
+from real.repro import cli
+def tell(*arguments, at_once=cli._tell):
+    time.sleep(1)
+    at_once(*arguments)
+cli._tell = tell
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("own_store", ["0", "1"])
 def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(
     digits, tmp_path, victim, own_store
 ):
-    """In seconds, without restarts, though the first one may have held what they shared; what was
-    saved can be resumed, also by fewer."""
-    arguments = (*digits.smoke, "training.num_epochs=4")
-    how = {"OUTPUT_DIR": str(tmp_path), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": own_store}
-    running = digits.start(*arguments, ranks=3, **how)
-    wait_for(tmp_path, 10, running)
+    """In seconds, without restarts, though the first one may have held what they shared, and though
+    torchrun, which looks ten times a second, ends those that have yet to say it; what was saved can
+    be resumed, also by fewer."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    arguments = (tmp_path / "slow.py", *digits.smoke, "training.num_epochs=4")
+    outputs = tmp_path / "outputs"
+    how = {"OUTPUT_DIR": str(outputs), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": own_store}
+    running = digits.start(*arguments, ranks=3, PYTHONPATH=str(digits.project / "src"), **how)
+    wait_for(outputs, 10, running)
     process = workers(running)[victim]
     started = time.monotonic()
     os.kill(process, signal.SIGKILL)
@@ -230,7 +245,7 @@ def test_a_rank_that_dies_takes_the_others_down_with_a_line_that_names_it(
     assert re.match(
         rf"error: rank {victim} \(process {process} on \S+\) ended before the others", lines[0]
     )
-    (run_dir,) = tmp_path.iterdir()
+    (run_dir,) = outputs.iterdir()
     done = digits.run("train.py", "--resume", run_dir, ranks=2)
     assert done.returncode == 0, done.stderr
     assert bits(digits, run_dir) == bits(digits, digits.reference)

@@ -8,7 +8,13 @@ import weakref
 import pytest
 from conftest import SMOKE, run
 from real.repro.files import checkpoint_path
-from real.repro.signals import STOP_SIGNALS, CtrlC, StopRequest, ending_by_signals
+from real.repro.signals import (
+    STOP_SIGNALS,
+    CtrlC,
+    StopRequest,
+    ending_by_signals,
+    ignore_stop_signals,
+)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
@@ -62,6 +68,22 @@ def test_a_command_with_nothing_to_save_ends_as_by_an_exception():
         os.kill(os.getpid(), signal.SIGUSR2)
     assert ended.value.code == 128 + signal.SIGUSR2
     assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_rank_that_has_lost_another_lives_to_say_so(launched, monkeypatch):
+    """torchrun sends SIGTERM to all others as soon as one has ended; a single run is none."""
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        with StopRequest():
+            ignore_stop_signals()
+        after = signal.getsignal(signal.SIGTERM)
+        assert after is (signal.SIG_IGN if launched else before[signal.SIGTERM])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_ctrl_c_that_python_swallows_is_raised_again(monkeypatch):

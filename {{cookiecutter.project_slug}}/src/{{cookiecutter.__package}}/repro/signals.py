@@ -115,22 +115,28 @@ class StopRequest:
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
-            if not (number == _REPEATED == self.signal_number):  # repeated while the run ends
+            # Ignored since it came, or since a rank was lost, and it may come while the run ends.
+            if not (_comes_again(number) and signal.getsignal(number) is signal.SIG_IGN):
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is None:
             self.signal_number = number
-        # torchrun passes on what it gets, and Slurm signals every process: one request comes as
-        # two. Whoever takes too long is ended by torchrun.
-        once = is_launched() or number == _REPEATED
-        signal.signal(number, signal.SIG_IGN if once else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if _comes_again(number) else signal.SIG_DFL)
+
+
+def _comes_again(number: int) -> bool:
+    # torchrun passes on what it gets, and Slurm signals every process: one request comes as two.
+    # Whoever takes too long is ended by torchrun, which ends all as soon as one is lost.
+    return is_launched() or number == _REPEATED
 
 
 def ignore_stop_signals() -> None:
-    """For loader processes: the whole process group gets the signal, the trainer handles it."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """For loader processes: the whole process group gets the signal, the trainer handles it. Also
+    for a rank that has lost another one, and is about to say so and end."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from ..launched import is_launched, is_store_kept, rank, restarts
-from ..signals import StopRequest
+from ..signals import StopRequest, ignore_stop_signals
 from .alone import ONE_PROCESS, OneProcess, RankError
 from .patience import patience
 from .sections import Distributed
@@ -210,6 +210,7 @@ class TorchRanks(OneProcess):
         try:
             call(*arguments, **how)
         except RuntimeError as error:  # every error of torch.distributed
+            ignore_stop_signals()
             raise RankError(self._lost() or f"the ranks lost each other: {_short(error)}") from None
 
     def _lost(self) -> str:
