@@ -30,6 +30,15 @@ _SAVES = (
     "            save_checkpoint(self._folder, state, keep=self._keep)\n"
 )
 
+SEEN_IN = {
+    **{"config.py": "config", "description.py": "manifest", "entry.py": "command_line"},
+    **{"env.py": "environment", "files.py": "checkpoint", "git.py": "manifest"},
+    **{"lifecycle.py": "run", "logs.py": "record", "patience.py": "loading"},
+    **{"sampler.py": "order", "signals.py": "interrupt", "state.py": "checkpoint"},
+    **{"streams.py": "seeding", "verify.py": "results"},
+}
+"""Whose tests see the faults of a file of the machinery, where not those of its own name."""
+
 FAULTS = [
     *_group(
         "seed",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from faults import FAULTS, Fault
+from faults import FAULTS, SEEN_IN, Fault
 
 from tools import demo
 
@@ -31,14 +31,6 @@ PROOF = (
 )
 MACHINERY_TESTS = ROOT / "tests" / "machinery"
 MACHINERY = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", MACHINERY_TESTS]
-SEEN_IN = {
-    **{"config.py": "config", "description.py": "manifest", "entry.py": "command_line"},
-    **{"env.py": "environment", "files.py": "checkpoint", "git.py": "manifest"},
-    **{"lifecycle.py": "run", "logs.py": "record", "patience.py": "loading"},
-    **{"sampler.py": "order", "signals.py": "interrupt", "state.py": "checkpoint"},
-    **{"streams.py": "seeding", "verify.py": "results"},
-}
-"""Whose tests see the faults of a file of the machinery, where not those of its own name."""
 # What the usual guides test: the same loss twice in one process after seeding.
 TWICE = """
 import math, sys, tempfile

@@ -10,7 +10,7 @@ from pathlib import Path
 import lent
 import pytest
 from conftest import REAL_STACK, ROOT, commit, make
-from faults import FAULTS
+from faults import FAULTS, SEEN_IN
 from tensorflow_faults import OWN
 
 from tools import demo
@@ -23,6 +23,8 @@ MACHINERY = ROOT / "tests" / "machinery"
 TENSORFLOW = ROOT / "tests" / "tensorflow"
 SHARED = ("auto_resume", "command_line", "interrupt", "manifest", "run")
 """Of the tests of the machinery, those of what a framework could break and that name none."""
+ALSO_SHARED = ("compare", "config", "environment", "record", "shell")
+"""Further ones that are green here, of what no framework could break; they see faults."""
 
 
 @pytest.fixture(scope="module")
@@ -214,15 +216,23 @@ def planted(project, fault, copy):
         path = copy / "src" / "real" / fault.file
         path.write_text(path.read_text().replace(fault.old, fault.new))
     # The tests of the very file first: most faults are found in seconds.
-    own = f"tests/test_{Path(fault.file).stem}.py" if fault else ""
+    file = Path(fault.file) if fault else Path()
+    machinery = [MACHINERY / f"test_{name}.py" for name in (*SHARED, *ALSO_SHARED)]
+    seen_in = MACHINERY / f"test_{SEEN_IN.get(file.name, file.stem)}.py"
+    first = [seen_in] if "repro" in file.parts and seen_in in machinery else []
+    own = f"tests/test_{file.stem}.py"
     quick, slow = "tests/test_quality.py", "tests/test_reproducibility.py"
     rest = ["tests", f"--ignore={quick}", f"--ignore={slow}"]
     rest += ["--deselect=tests/test_expected.py::test_a_fresh_run_comes_to_them"]
     suites = (
         *([["-m", "pytest", own]] if (copy / own).is_file() else []),
+        *([[*pytest_in(MACHINERY), *first]] if first else []),
         [*pytest_in(TENSORFLOW), TENSORFLOW],
         *(["-m", "pytest", *which] for which in ([quick], rest, [slow])),
-        [*pytest_in(MACHINERY), *(MACHINERY / f"test_{name}.py" for name in SHARED)],
+        [
+            *pytest_in(MACHINERY),
+            *(MACHINERY / f"test_{name}.py" for name in (*SHARED, *ALSO_SHARED)),
+        ],
     )
     for suite in suites:
         done = run(copy, *suite, "-x", PYTHONPATH=str(copy / "src"))
