@@ -1,8 +1,10 @@
 """Shared by the checklist items: reading a checkout, and the error for what cannot be checked."""
 
+import ast
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,18 @@ class Checked:
 
     root: Path
     config_class: type[RunConfig]
+
+    @cached_property
+    def sources(self) -> dict[Path, ast.Module]:
+        """The project's code, parsed: several items read all of it."""
+        paths = [*sorted(self.root.glob("src/*/**/*.py")), *self.root.glob("train.py")]
+        return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+    @cached_property
+    def calls(self) -> list[tuple[Path, ast.Call]]:
+        """Every call in it, with the file it is in."""
+        nodes = ((path, node) for path, tree in self.sources.items() for node in ast.walk(tree))
+        return [(path, node) for path, node in nodes if isinstance(node, ast.Call)]
 
 
 def settings(root: Path) -> dict[str, Any]:

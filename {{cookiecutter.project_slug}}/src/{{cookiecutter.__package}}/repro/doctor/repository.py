@@ -52,17 +52,13 @@ def hardware_stated(project: Checked) -> str:
 
 def deterministic(project: Checked) -> str:
     """Every configuration asks for deterministic algorithms, and the code turns them on."""
-    root = project.root
     for path, config in _configs(project):
         switches = config.determinism
         if not switches.deterministic_algorithms or getattr(switches, "cudnn_benchmark", False):
             unset = ", unset cudnn_benchmark" if hasattr(switches, "cudnn_benchmark") else ""
             return f"{path.name} turns it off; set deterministic_algorithms{unset}"
-    calls = [
-        call
-        for _, call in _calls(root)
-        if ast.unparse(call.func).endswith(facts.DETERMINISTIC.rpartition(".")[2])
-    ]
+    name = facts.DETERMINISTIC.rpartition(".")[2]
+    calls = [call for _, call in project.calls if _last_name(call.func) == name]
     if not calls:
         return f"no source calls {facts.DETERMINISTIC}; call it before training"
     if any(ast.unparse(call).endswith("(False)") for call in calls):
@@ -74,9 +70,8 @@ def deterministic(project: Checked) -> str:
 
 def loaders_seeded(project: Checked) -> str:
     """Whatever fetches batches is told from where to draw, and in which order to deliver."""
-    root = project.root
-    for path, call in _calls(root):
-        where, name = f"{path.name}, line {call.lineno}", ast.unparse(call.func).rpartition(".")[2]
+    for path, call in project.calls:
+        where, name = f"{path.name}, line {call.lineno}", _last_name(call.func)
         given = {k.arg: ast.unparse(k.value) for k in call.keywords if k.arg}
         set_here = {argument for argument, value in given.items() if value != "None"}
         if missing := facts.NEEDED_ARGUMENTS.get(name, set()) - set_here:
@@ -159,26 +154,31 @@ def variables_documented(project: Checked) -> str:
         for name in re.findall(r"\$\{([A-Z][A-Z0-9_]*)", path.read_text(encoding="utf-8"))
     }
     # Variables that tests disturb are not settings.
-    read = [path for path in _sources(root) if path.parent.name != "testing"]
-    used |= {name for path in read for name in _variables_read(path)}
+    read = [tree for path, tree in project.sources.items() if path.parent.name != "testing"]
+    used |= {name for tree in read for name in _variables_read(tree)}
     text = (root / ".env.example").read_text(encoding="utf-8")
     named = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE))
     missing = sorted(used - named - set(SET_BY_TORCHRUN))
     return f"not in .env.example: {', '.join(missing)}; add them" if missing else ""
 
 
-def _variables_read(path: Path) -> Iterator[str]:
+def _variables_read(tree: ast.Module) -> Iterator[str]:
     """Names in `os.environ["X"]`, `environ.get("X")` and `os.getenv("X")`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         name = None
-        if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("environ"):
+        if isinstance(node, ast.Subscript) and _last_name(node.value).endswith("environ"):
             name = node.slice
-        elif isinstance(node, ast.Call) and node.args:
-            function = ast.unparse(node.func)
-            if function.endswith(("environ.get", "environ.pop", "environ.setdefault", "getenv")):
-                name = node.args[0]
+        elif isinstance(node, ast.Call) and node.args and _reads_variable(node.func):
+            name = node.args[0]
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             yield name.value
+
+
+def _reads_variable(function: ast.expr) -> bool:
+    name = _last_name(function)
+    if isinstance(function, ast.Attribute) and name in ("get", "pop", "setdefault"):
+        return _last_name(function.value).endswith("environ")
+    return name.endswith("getenv")
 
 
 def expected_documented(project: Checked) -> str:
@@ -232,7 +232,7 @@ def readme_commands(project: Checked) -> str:
     used |= set(re.findall(r"`make ([a-z][a-z-]*)", text))
     missing = [f"make {name}" for name in sorted(used - _make_targets(root))]
     used = set(re.findall(r"python -m [a-z_0-9]+ ([a-z][a-z-]*)", text))
-    missing += [f"subcommand {name}" for name in sorted(used - _subcommands(root))]
+    missing += [f"subcommand {name}" for name in sorted(used - _subcommands(project))]
     used = set(re.findall(r"configs/[\w.-]+\.yaml", text))
     missing += [name for name in sorted(used) if not (root / name).is_file()]
     return f"README.md names what does not exist: {', '.join(missing)}" if missing else ""
@@ -244,11 +244,11 @@ def _make_targets(root: Path) -> set[str]:
     return {name for text in texts for name in re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE)}
 
 
-def _subcommands(root: Path) -> set[str]:
+def _subcommands(project: Checked) -> set[str]:
     return {
         ast.literal_eval(call.args[0])
-        for _, call in _calls(root)
-        if ast.unparse(call.func).endswith("add_parser") and call.args
+        for _, call in project.calls
+        if _last_name(call.func) == "add_parser" and call.args
     }
 
 
@@ -301,15 +301,9 @@ def git_clean(project: Checked) -> str:
     return f"{named}; commit them, or ignore them in .gitignore" if changed else ""
 
 
-def _sources(root: Path) -> list[Path]:
-    return [*sorted(root.glob("src/*/**/*.py")), *root.glob("train.py")]
-
-
-def _calls(root: Path) -> Iterator[tuple[Path, ast.Call]]:
-    for path in _sources(root):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield path, node
+def _last_name(node: ast.expr) -> str:
+    """`c` of `a.b.c` and of `c`; empty if it is neither."""
+    return getattr(node, "attr", "") or getattr(node, "id", "")
 
 
 def _configs(project: Checked) -> list[tuple[Path, RunConfig]]:
