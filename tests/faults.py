@@ -141,9 +141,9 @@ FAULTS = [
         (
             "labels numbered by the order of a set",
             "data.py",
-            "Split(images, source.target.astype(np.int64))",
-            "Split(images, np.array([list({str(t) for t in source.target}).index(str(t))"
-            " for t in source.target]))",
+            "Split(images, table[:, -1])",
+            "Split(images, np.array([list({str(t) for t in table[:, -1]}).index(str(t))"
+            " for t in table[:, -1]]))",
         ),
         (
             "constants from an unseeded sample",
@@ -266,8 +266,9 @@ FAULTS = [
         (
             "the batch follows the number of processors",
             "repro/run/lifecycle.py",
-            "    sampler = BatchSampler(",
-            f"    batch_size -= {_OS}.cpu_count() or 0\n    sampler = BatchSampler(",
+            "        sampler = BatchSampler(",
+            f"        global_batch_size = 4 + 4 * ({_OS}.cpu_count() or 0)\n"
+            "        sampler = BatchSampler(",
         ),
         (
             "every rank takes the whole batch's first share",
