@@ -410,7 +410,9 @@ def test_what_ranks_cannot_do_is_one_line(digits, tmp_path, case):
 def test_ranks_that_see_different_code_are_named_before_the_first_step(digits, tmp_path):
     """Two nodes, of which one has another checkout."""
     other = tmp_path / "other" / digits.project.name
-    shutil.copytree(digits.project, other, symlinks=True, ignore=shutil.ignore_patterns("outputs"))
+    left_out = shutil.ignore_patterns("outputs", ".envs")
+    shutil.copytree(digits.project, other, symlinks=True, ignore=left_out)
+    lent.linked_copy(digits.project / ".envs", other / ".envs")
     with (other / "src/real/model.py").open("a") as file:
         file.write("\n\nEDITED = True\n")
     port = free_port()

@@ -21,9 +21,10 @@ SMOKE = "CONFIG=configs/smoke.yaml"
 WEIGHTS = "model.safetensors"
 MACHINERY = ROOT / "tests" / "machinery"
 TENSORFLOW = ROOT / "tests" / "tensorflow"
-SHARED = ("auto_resume", "command_line", "interrupt", "manifest", "run")
+SHARED = ("best", "interrupt", "manifest", "run")
 """Of the tests of the machinery, those of what a framework could break and that name none."""
-ALSO_SHARED = ("compare", "config", "environment", "record", "shell")
+ALSO_SHARED = ("auto_resume", "command_line", "compare", "config", "environment", "record")
+ALSO_SHARED += ("results", "shell")
 """Further ones that are green here, of what no framework could break; they see faults."""
 
 
@@ -47,6 +48,14 @@ def pytest_in(folder):
     """pytest by the project's own settings, with the tests of a folder of the template."""
     command = ["-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", folder]
     return [*command, "-p", "no:cacheprovider"]
+
+
+def copy_of(project, folder):
+    """Its files outside git, with the same environment."""
+    left_out = (".venv", ".envs", ".git", "outputs", "__pycache__", ".pytest_cache")
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(*left_out))
+    (folder / ".venv").symlink_to((project / ".venv").resolve())
+    return folder
 
 
 def the_error(done):
@@ -158,8 +167,7 @@ def test_a_loop_that_does_what_cannot_be_repeated_is_told_so(
     project, tmp_path, file, old, new, told
 ):
     """In a copy of the project; where it is allowed, two runs of it are equal."""
-    copied = shutil.copytree(project, tmp_path / "copied", symlinks=True)
-    shutil.rmtree(copied / "outputs", ignore_errors=True)
+    copied = copy_of(project, tmp_path / "copied")
     path = copied / "src" / "real" / file
     text = path.read_text()
     assert text.count(old) == 1
@@ -209,9 +217,7 @@ def test_another_framework_is_another_lock(project):
 
 def planted(project, fault, copy):
     """Whether the tests see a fault that is planted in a copy of the project."""
-    left_out = (".venv", ".envs", ".git", "outputs", "__pycache__", ".pytest_cache")
-    shutil.copytree(project, copy, ignore=shutil.ignore_patterns(*left_out))
-    (copy / ".venv").symlink_to((project / ".venv").resolve())
+    copy_of(project, copy)
     if fault:
         path = copy / "src" / "real" / fault.file
         text = path.read_text().replace(fault.old, fault.new)

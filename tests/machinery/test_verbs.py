@@ -7,8 +7,7 @@ import pytest
 import torch
 from pydantic import Field
 from real.repro import Interrupted, Run, RunConfig, Section
-from real.repro.backend.state import from_file, restore
-from real.repro.files import checkpoint_step, list_checkpoints
+from real.repro.files import list_checkpoints
 from real.repro.run.checkpoint import load_latest
 from torch import nn
 
@@ -230,58 +229,6 @@ def test_the_end_takes_numbers_only(tmp_path):
             run.finish({"score": torch.ones(2)})
         assert not (tmp_path / "run" / "model.safetensors").exists()
         assert run.finish({"score": torch.ones(1)}).score == 1.0
-
-
-def test_a_number_that_is_none_is_never_the_best(tmp_path):
-    """Whether it comes first or last: NaN compares with nothing."""
-    scores = [float("nan"), 1.0, 3.0, float("nan"), 2.0, 0.0]
-    with opened(tmp_path) as run:
-        batches, _ = begin(run)
-        for step, batch in run.steps(batches):
-            run.log_step(loss=batch.sum())
-            run.log_metrics(score=scores[step])
-            run.keep_best("score", higher=True)
-        run.finish({"score": 0.0})
-    best = json.loads((tmp_path / "run" / "manifest.json").read_text())["results"]["best"]
-    assert best == {"step": 3, "score": 3.0}
-
-
-def test_the_best_checkpoint_is_written_with_the_next_that_is_due(tmp_path):
-    """Not with a write of its own at each new best, nor one that is no longer the best."""
-    scores, found, trained = [1.0, 3.0, 4.0, 2.0, 0.0, 0.0], [], []
-    config = {"seed": 0, "record": {"checkpoint_every": 5, "keep_checkpoints": 1}}
-    with Run(Config, config, run_dir=tmp_path / "run") as run:
-        batches, model = begin(run)
-        for step, batch in run.steps(batches):
-            run._saver.wait()
-            found.append(
-                [checkpoint_step(path) for path in list_checkpoints(run.dir / "checkpoints")]
-            )
-            with torch.no_grad():
-                model.weight.add_(1)
-            trained.append(model.weight.clone())
-            run.log_step(loss=batch.sum())
-            run.log_metrics(score=scores[step])
-            run.keep_best("score", higher=True)
-        run.finish({"score": 0.0})
-    assert found == [[], [], [], [], [], [3, 5]]
-    best, last = list_checkpoints(tmp_path / "run" / "checkpoints")
-    assert [checkpoint_step(path) for path in (best, last)] == [3, 6]
-    again = nn.Linear(2, 2)
-    restore(from_file(best), {"model": again})
-    assert torch.equal(again.weight, trained[2])
-
-
-def test_a_stop_writes_the_best_checkpoint_too(tmp_path):
-    """It would be lost with the process, and the run would resume after it."""
-    with pytest.raises(Interrupted), opened(tmp_path, stop_at=5) as run:
-        batches, _ = begin(run)
-        for step, batch in run.steps(batches):
-            run.log_step(loss=batch.sum())
-            run.log_metrics(score=-abs(step - 2.0))
-            run.keep_best("score", higher=True)
-    steps = [checkpoint_step(path) for path in list_checkpoints(tmp_path / "run" / "checkpoints")]
-    assert steps == [3, 4, 5]
 
 
 def test_anything_with_a_state_is_saved_and_restored(tmp_path):
