@@ -6,6 +6,7 @@ what it records and proves. The groups and many of the ideas come from bug repor
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ _SAVES = (
     "            save_checkpoint(self._folder, state, keep=self._keep)\n"
 )
 
-SEEN_IN = {
+_SEEN_IN = {
     **{"config.py": "config", "description.py": "manifest", "entry.py": "command_line"},
     **{"env.py": "environment", "files.py": "checkpoint", "git.py": "manifest"},
     **{"lifecycle.py": "run", "logs.py": "record", "patience.py": "loading"},
@@ -38,6 +39,14 @@ SEEN_IN = {
     **{"streams.py": "seeding", "verify.py": "results"},
 }
 """Whose tests see the faults of a file of the machinery, where not those of its own name."""
+
+
+def seen_in(fault: Fault) -> str:
+    """The file of the machinery's tests that sees it most likely."""
+    file = Path(fault.file)
+    name = "best" if "the best" in fault.name else _SEEN_IN.get(file.name, file.stem)
+    return f"test_{name}.py"
+
 
 FAULTS = [
     *_group(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from faults import FAULTS, SEEN_IN, Fault
+from faults import FAULTS, Fault, seen_in
 
 from tools import demo
 
@@ -92,9 +92,8 @@ def examine(
     """
     project = plant(origin, fault, copy)
     # The tests of the very file first: most faults are found in seconds.
-    file = Path(fault.file) if fault else Path()
-    own = MACHINERY_TESTS / f"test_{SEEN_IN.get(file.name, file.stem)}.py"
-    suites = [[*MACHINERY, own]] if own.exists() and "repro" in file.parts else []
+    own = MACHINERY_TESTS / seen_in(fault) if fault and "repro" in Path(fault.file).parts else None
+    suites = [[*MACHINERY, own]] if own and own.exists() else []
     for suite in (*suites, *PROOF, [*MACHINERY, MACHINERY_TESTS]) if machinery else PROOF:
         tests = run(python, project, "-m", "pytest", "-x", "-p", "no:cacheprovider", *suite)
         assert tests.returncode in (0, 1), tests.stdout[-2000:] + tests.stderr[-2000:]

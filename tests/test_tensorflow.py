@@ -10,7 +10,7 @@ from pathlib import Path
 import lent
 import pytest
 from conftest import REAL_STACK, ROOT, commit, make
-from faults import FAULTS, SEEN_IN
+from faults import FAULTS, seen_in
 from tensorflow_faults import OWN
 
 from tools import demo
@@ -226,8 +226,8 @@ def planted(project, fault, copy):
     # The tests of the very file first: most faults are found in seconds.
     file = Path(fault.file) if fault else Path()
     machinery = [MACHINERY / f"test_{name}.py" for name in (*SHARED, *ALSO_SHARED)]
-    seen_in = MACHINERY / f"test_{SEEN_IN.get(file.name, file.stem)}.py"
-    first = [seen_in] if "repro" in file.parts and seen_in in machinery else []
+    first = [MACHINERY / seen_in(fault)] if "repro" in file.parts else []
+    first = [path for path in first if path in machinery]
     own = f"tests/test_{file.stem}.py"
     quick, slow = "tests/test_quality.py", "tests/test_reproducibility.py"
     rest = ["tests", f"--ignore={quick}", f"--ignore={slow}"]
