@@ -157,6 +157,26 @@ OWN = [
         ),
         (
             "resume",
+            "Keras's optimizer starts afresh, and nobody looks",
+            _STATE,
+            "            variable.assign(state[name][variable.path])\n",
+            '            if name != "optimizer":\n'
+            "                variable.assign(state[name][variable.path])\n"
+            "            else:\n"
+            "                state[name][variable.path] = np.array(variable.numpy())\n",
+        ),
+        (
+            "resume",
+            "Keras's weights start afresh, and nobody looks",
+            _STATE,
+            "            variable.assign(state[name][variable.path])\n",
+            '            if name != "model":\n'
+            "                variable.assign(state[name][variable.path])\n"
+            "            else:\n"
+            "                state[name][variable.path] = np.array(variable.numpy())\n",
+        ),
+        (
+            "resume",
             "what is loaded is not assigned",
             _STATE,
             "            variable.assign(state[name][variable.path])\n",

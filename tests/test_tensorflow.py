@@ -256,8 +256,12 @@ def planted(project, fault, copy):
 NEVER_EXECUTED = (
     "every rank takes the whole batch's first share",
     "the portable profile sets nothing",
+    "the optimizer starts afresh",
+    "the optimizer starts afresh, and nobody looks",
+    "the weights start afresh, and nobody looks",
 )
-"""Their place is here, too; a single process has no ranks, and this framework no such profile."""
+"""Their place is here, too: a single process has no ranks, and this framework no such profile; the
+states of Keras's objects go another way, whose faults are among its own."""
 
 
 def faults(project):
