@@ -33,7 +33,7 @@ _SAVES = (
 
 _SEEN_IN = {
     **{"config.py": "config", "description.py": "manifest", "entry.py": "command_line"},
-    **{"env.py": "environment", "files.py": "checkpoint", "git.py": "manifest"},
+    **{"env.py": "environment", "git.py": "manifest"},
     **{"lifecycle.py": "run", "logs.py": "record", "patience.py": "loading"},
     **{"sampler.py": "order", "signals.py": "interrupt", "state.py": "checkpoint"},
     **{"streams.py": "seeding", "verify.py": "results"},
