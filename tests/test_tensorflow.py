@@ -24,7 +24,7 @@ TENSORFLOW = ROOT / "tests" / "tensorflow"
 SHARED = ("best", "files", "interrupt", "manifest", "run")
 """Of the tests of the machinery, those of what a framework could break and that name none."""
 ALSO_SHARED = ("auto_resume", "command_line", "compare", "config", "environment", "record")
-ALSO_SHARED += ("results", "shell")
+ALSO_SHARED += ("results", "shell", "verify")
 """Further ones that are green here, of what no framework could break; they see faults."""
 
 
