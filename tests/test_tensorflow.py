@@ -21,7 +21,7 @@ SMOKE = "CONFIG=configs/smoke.yaml"
 WEIGHTS = "model.safetensors"
 MACHINERY = ROOT / "tests" / "machinery"
 TENSORFLOW = ROOT / "tests" / "tensorflow"
-SHARED = ("best", "files", "interrupt", "manifest", "run")
+SHARED = ("best", "files", "interrupt", "manifest", "run", "saver")
 """Of the tests of the machinery, those of what a framework could break and that name none."""
 ALSO_SHARED = ("auto_resume", "command_line", "compare", "config", "environment", "record")
 ALSO_SHARED += ("results", "shell", "verify")

@@ -1,8 +1,6 @@
 """A checkpoint is whole or refused, and a damaged one does not end the run."""
 
-import errno
 import pickle
-import threading
 
 import pytest
 import torch
@@ -10,7 +8,6 @@ from real.repro.backend import state as states
 from real.repro.backend.state import capture, digest, from_file, restore, to_bytes, weights_file
 from real.repro.files import list_checkpoints
 from real.repro.run.checkpoint import load_latest, save_checkpoint
-from real.repro.run.saver import Saver
 from safetensors.torch import load
 from torch import nn
 
@@ -230,41 +227,3 @@ def test_what_is_saved_does_not_change_while_it_is_written():
     assert weights["first.weight"] is weights["last.weight"]
     assert weights._metadata[""]["version"] == 7
     assert len(to_bytes(saved)) < 2 * 64 * 64 * 4
-
-
-def test_a_checkpoint_is_written_beside_the_training(tmp_path, monkeypatch):
-    """The next one waits for it, and so does the end; its logs are on the disk before it is."""
-    began, may_end, order = threading.Event(), threading.Event(), []
-
-    def slow(folder, saved, *, keep):
-        began.set()
-        assert may_end.wait(30)
-        order.append(f"checkpoint {saved['step']}")
-
-    monkeypatch.setattr("real.repro.run.saver.save_checkpoint", slow)
-    with Saver(tmp_path, keep=1) as saver:
-        saver.save([state(1)], first=lambda: order.append("logs"), wait=False)
-        assert began.wait(30)
-        assert order == ["logs"]  # and this goes on
-        may_end.set()
-        saver.save([state(2)], first=lambda: order.append("logs"), wait=True)
-        assert order == ["logs", "checkpoint 1", "logs", "checkpoint 2"]
-
-
-def test_a_checkpoint_that_could_not_be_written_is_an_error_of_the_next_step(tmp_path, monkeypatch):
-    """Or of the end of the run: it is never lost, and what the run raises itself comes first."""
-
-    def full(folder, saved, *, keep):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("real.repro.run.saver.save_checkpoint", full)
-    how = {"first": lambda: None, "wait": False}
-    with pytest.raises(OSError, match="No space"), Saver(tmp_path, keep=1) as saver:
-        saver.save([state(1)], **how)
-    saver = Saver(tmp_path, keep=1)
-    with pytest.raises(OSError, match="No space"), saver:
-        saver.save([state(1)], **how)
-        saver.save([state(2)], **how)
-    with pytest.raises(KeyError, match="own"), Saver(tmp_path, keep=1) as saver:
-        saver.save([state(1)], **how)
-        raise KeyError("its own")
