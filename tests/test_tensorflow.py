@@ -172,6 +172,7 @@ def test_a_loop_that_does_what_cannot_be_repeated_is_told_so(
     text = path.read_text()
     assert text.count(old) == 1
     path.write_text(text.replace(old, new))
+    commit(copied)
     runs = []
     for name in ("a", "b"):
         command = ("train.py", "--config", "configs/smoke.yaml", "--run-dir", tmp_path / name)
