@@ -36,7 +36,7 @@ _SEEN_IN = {
     **{"env.py": "environment", "git.py": "manifest"},
     **{"lifecycle.py": "run", "logs.py": "record", "patience.py": "loading"},
     **{"sampler.py": "order", "signals.py": "interrupt", "state.py": "checkpoint"},
-    **{"streams.py": "seeding"},
+    **{"facts.py": "seeding", "streams.py": "seeding"},
 }
 """Whose tests see the faults of a file of the machinery, where not those of its own name."""
 
