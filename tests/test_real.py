@@ -99,6 +99,18 @@ def test_the_command_answers_at_once(pip_project):
     assert not imported & {"torch", "numpy", "sklearn", "matplotlib", "mlflow", "pydantic"}
 
 
+def test_digits_need_no_import_of_scikit_learn(pip_project):
+    """They lie in its folder; its import would take a second of each start."""
+    lines = ["import sys", "from pathlib import Path", "from real.config import load_config"]
+    lines += ["from real.data import load_data", "config = load_config('configs/smoke.yaml')"]
+    lines += ["print(len(load_data(config.data, Path('data')).train), 'sklearn' in sys.modules)"]
+    command = [".venv/bin/python", "-c", "\n".join(lines)]
+    said = subprocess.check_output(command, cwd=pip_project, env=demo.environment(), text=True)
+    number, imported = said.split()
+    assert int(number) > 1000
+    assert imported == "False"
+
+
 def test_an_unreachable_mlflow_server_does_not_stop_a_run(pip_project):
     """One warning, one advice, the same weights, exit code 0."""
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_PATIENCE": "1"}
