@@ -70,7 +70,8 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
 
 
 def test_the_commands_that_follow_are_told_of_a_run_that_is_kept(tmp_path):
-    """And not of one that a verification throws away: `make verify verify` is about one run."""
+    """And not of one that a verification throws away, of which nobody looks at the curves either:
+    `make verify verify` is about one run."""
     note, train = tmp_path / "last-run", ("train", "--config", SMOKE, "training.num_epochs=1")
     env = {"LAST_RUN_FILE": str(note)}
     kept = run(*train, "--run-dir", tmp_path / "kept", env=env)
@@ -78,6 +79,8 @@ def test_the_commands_that_follow_are_told_of_a_run_that_is_kept(tmp_path):
     scratch = run(*train, "--run-dir", tmp_path / "scratch", "--scratch", env=env)
     assert "done in" not in scratch.stderr
     assert note.read_text() == f"{tmp_path / 'kept'}\n"
+    drawn = [(tmp_path / name / "curves.png").exists() for name in ("kept", "scratch")]
+    assert drawn == [True, False]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError()], ids=repr)

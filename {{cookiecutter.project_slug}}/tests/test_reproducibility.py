@@ -19,6 +19,13 @@ def proof(tmp_path_factory):
         yield proof
 
 
+def test_verify_says_identical(proof):
+    """Executing a run again from its manifest gives the same bits and exit code 0."""
+    done = proof.verify("elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "IDENTICAL"
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_it_does_not_matter(proof, scenario):
     """Steps, metrics, weights and state equal those of a plain run, byte for byte."""
@@ -28,10 +35,3 @@ def test_it_does_not_matter(proof, scenario):
 def test_the_seed_matters(proof):
     """Seed 0 is a seed like any other: its run differs from seed 1 from the first step on."""
     assert proof.first_step("plain") != proof.first_step("seed 1")
-
-
-def test_verify_says_identical(proof):
-    """Executing a run again from its manifest gives the same bits and exit code 0."""
-    done = proof.verify("elsewhere")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "IDENTICAL"

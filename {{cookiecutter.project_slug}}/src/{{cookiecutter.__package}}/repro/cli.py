@@ -291,6 +291,10 @@ def _train(options: argparse.Namespace) -> int:
 
         train_model = probed(train_model, options.probe)
     how = {"allow_changes": options.allow_changes, "stop_at": options.stop_at}
+    if options.scratch:
+        from .run import plots
+
+        plots.wanted = False
     try:
         import_module(
             ".backend.device", __package__

@@ -1,5 +1,6 @@
 """Execute a run again, or random segments of it, in fresh processes and compare every bit."""
 
+import filecmp
 import json
 import random
 import re
@@ -170,11 +171,14 @@ def _whole(
 
 def _state_divergence(run_dir: Path, again: Path, step: int) -> Divergence | None:
     """Compare the state in the last checkpoints: no other file contains the optimizer."""
-    from ..run.checkpoint import checkpoint_digest
-
     paths = [checkpoint_path(folder / CHECKPOINTS, step) for folder in (run_dir, again)]
     if not all(path.exists() for path in paths):
         return None  # a run may have been shared without its checkpoints
+    if filecmp.cmp(*paths, shallow=False):
+        return None
+    # Imported here: equal files need no framework, which takes seconds to load.
+    from ..run.checkpoint import checkpoint_digest
+
     digests = [checkpoint_digest(path) for path in paths]
     return None if digests[0] == digests[1] else Divergence(step, "state", *digests)
 

@@ -96,16 +96,20 @@ class Proof:
         assert not missing, f"{', '.join(missing)} did not happen: {done.stderr}"
         return done
 
+    def command(self, run_dir: Path) -> list[object]:
+        """How a training into `run_dir` is started."""
+        start = ["train", "--scratch", "--config", self._config]
+        return [*start, "--run-dir", run_dir, *self._overrides]
+
     def train(self, run_dir: Path, *arguments: object, **how: Any) -> Path:
         """Train into `run_dir`; this must succeed."""
-        command = ["train", "--config", self._config, "--run-dir", run_dir, *self._overrides]
-        done = self.run(*command, *arguments, **how)
+        done = self.run(*self.command(run_dir), *arguments, **how)
         assert done.returncode == 0, done.stderr
         return run_dir
 
     def resume(self, run_dir: Path, *arguments: object, **how: Any) -> Path:
         """Resume the run; this must succeed."""
-        done = self.run("train", "--resume", run_dir, *arguments, **how)
+        done = self.run("train", "--scratch", "--resume", run_dir, *arguments, **how)
         assert done.returncode == 0, done.stderr
         return run_dir
 
@@ -149,8 +153,7 @@ Scenario = Callable[[Proof, Path], Path]
 def plain(proof: Proof, run_dir: Path) -> Path:
     """The reference run that all others must equal; it also counts the calls of `KILLS`."""
     names = sorted({name for _, name, _ in KILLS.values()})
-    command = ["train", "--config", proof._config, "--run-dir", run_dir, *proof._overrides]
-    done = proof.run(*command, count=names)
+    done = proof.run(*proof.command(run_dir), count=names)
     assert done.returncode == 0, done.stderr
     (run_dir / "calls.json").write_text(json.dumps(done.marks))
     return run_dir
@@ -178,8 +181,7 @@ def killed(proof: Proof, run_dir: Path, *, instant: tuple[str, str, float], work
     """SIGKILL, then resume in other surroundings with another number of workers."""
     when, name, fraction = instant
     call = 1 + round(fraction * (proof.calls(name) - 1))
-    command = ["train", "--config", proof._config, "--run-dir", run_dir, *proof._overrides]
-    stopped = proof.run(*command, kill=f"{when} {name} {call}")
+    stopped = proof.run(*proof.command(run_dir), kill=f"{when} {name} {call}")
     assert stopped.returncode == -9, stopped.stderr
     manifest = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
     assert not manifest["results"]["completed"]
@@ -189,8 +191,8 @@ def killed(proof: Proof, run_dir: Path, *, instant: tuple[str, str, float], work
 def terminated(proof: Proof, run_dir: Path) -> Path:
     """SIGTERM to trainer and loader processes, as sent by a cluster, then resume."""
     step = max(1, proof.calls(_STEP) // 3)
-    command = ["train", "--config", proof._config, "--run-dir", run_dir, *proof._overrides]
-    stopped = proof.run(*command, "data.num_workers=1", send=f"SIGTERM after {_STEP} {step}")
+    command = [*proof.command(run_dir), "data.num_workers=1"]
+    stopped = proof.run(*command, send=f"SIGTERM after {_STEP} {step}")
     assert stopped.returncode == 143, stopped.stderr
     assert len((run_dir / STEPS).read_text(encoding="utf-8").splitlines()) == step
     return proof.resume(run_dir)
@@ -201,37 +203,24 @@ def _torchrun(proof: Proof, ranks: int, *arguments: object) -> None:
     # A task whose batch is one piece is for one process, which torchrun starts as well.
     ranks = min(ranks, section.get("num_pieces", 1))
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = [sys.executable, "-m", *launcher, "-m", PACKAGE, "train", *map(str, arguments)]
+    command = [sys.executable, "-m", *launcher, "-m", PACKAGE, *map(str, arguments)]
     environ = {**os.environ, "PYTHONPATH": str(SOURCE), "MLFLOW_TRACKING_URI": ""}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def shared(proof: Proof, run_dir: Path) -> Path:
-    """Three processes, or as many as a batch has pieces."""
-    how = ("--config", proof._config, "--run-dir", run_dir, *proof._overrides)
-    _torchrun(proof, 3, *how)
-    return run_dir
-
-
 def handed_on(proof: Proof, run_dir: Path) -> Path:
-    """Two processes stop after a third; three continue and stop; a single one, with a loader
-    process, ends it."""
-    last = proof.calls(_STEP)
-    _torchrun(
-        proof,
-        2,
-        "--config",
-        proof._config,
-        "--run-dir",
-        run_dir,
-        *proof._overrides,
-        "--stop-at",
-        max(1, last // 3),
-    )
-    _torchrun(proof, 3, "--resume", run_dir, "--stop-at", max(1, 2 * last // 3))
-    assert len((run_dir / STEPS).read_text(encoding="utf-8").splitlines()) == max(1, 2 * last // 3)
-    return proof.resume(run_dir, "data.num_workers=1", elsewhere=True, vary="sorted")
+    """Two processes stop after a third; a single one, with a loader process, continues and stops;
+    three end it, or as many as a batch has pieces."""
+    steps, log = proof.calls(_STEP), run_dir / STEPS
+    first, second = max(1, steps // 3), max(1, 2 * steps // 3)
+    _torchrun(proof, 2, *proof.command(run_dir), "--stop-at", first)
+    assert len(log.read_text(encoding="utf-8").splitlines()) == first
+    alone = ("data.num_workers=1", "--stop-at", second)
+    proof.resume(run_dir, *alone, elsewhere=True, vary="sorted")
+    assert len(log.read_text(encoding="utf-8").splitlines()) == second
+    _torchrun(proof, 3, "train", "--scratch", "--resume", run_dir)
+    return run_dir
 
 
 def _kills() -> Iterator[tuple[str, Scenario]]:
@@ -245,7 +234,7 @@ SCENARIOS: dict[str, Scenario] = {
     "2 uneven workers": trained("data.num_workers=2", elsewhere=True, vary="sorted"),
     "other variables of the caller": cold,
     "a checkpoint each step": trained("record.checkpoint_every=1"),
-    **({"3 ranks": shared, "2 ranks, then 3, then one": handed_on} if facts.RANKS else {}),
+    **({"2 ranks, then one, then 3": handed_on} if facts.RANKS else {}),
     **({"terminated": terminated, **dict(_kills())} if POSIX else {}),
 }
 """Everything that must not matter, by name."""
