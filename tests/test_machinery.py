@@ -12,13 +12,16 @@ from tools import demo
 
 pytestmark = pytest.mark.real
 FOLDER = ROOT / "tests" / "machinery"
+FILES = sorted(FOLDER.glob("test_*.py"))
+HALVES = {"the first half": FILES[: len(FILES) // 2], "the second half": FILES[len(FILES) // 2 :]}
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.glob("test_*.py")))
-def test_the_machinery_keeps_its_promises(pip_project, file):
-    """Every test of one file, on the task that is generated."""
+@pytest.mark.parametrize("half", HALVES)
+def test_the_machinery_keeps_its_promises(pip_project, half):
+    """Every test, on the task that is generated. Files share a process: to load the framework in it
+    and in the two that start runs takes longer than most files' tests."""
     command = [".venv/bin/python", "-m", "pytest", "-c", "pyproject.toml", "--rootdir", "."]
-    command += ["--confcutdir", FOLDER, "-p", "no:cacheprovider", FOLDER / file]
+    command += ["--confcutdir", FOLDER, "-p", "no:cacheprovider", *HALVES[half]]
     done = subprocess.run(
         command, cwd=pip_project, env=demo.environment(), capture_output=True, text=True
     )
