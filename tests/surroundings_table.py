@@ -29,6 +29,8 @@ class Row:
     exit_code: int = 2
     recorded: tuple[str, ...] = ()
     """Facts that the record names because of it: `compare` lists them, and no other."""
+    joined: bool = False
+    """Whether another row of the family sets its variables, too; alone it is in the slow tier."""
 
     @property
     def condition(self) -> str:
@@ -46,6 +48,21 @@ def _in(verbs: str, *rows: Row) -> list[Row]:
         return (first, *(["resume"] if row.recorded else []), *others)
 
     return [replace(row, verbs=tried(row)) if row.verbs is EVERY else row for row in rows]
+
+
+def _at_once(name: str, rows: list[Row]) -> list[Row]:
+    """These rows, and one in which all those are set that are no more than variables."""
+
+    def is_plain(row: Row) -> bool:
+        others = replace(row, env={}, verbs=())
+        return "train" in row.verbs != EVERY and others == Row(row.name, verbs=())
+
+    joined = [row for row in rows if is_plain(row)]
+    together = Row(f"{name}: these at once", {}, verbs=joined[0].verbs)
+    for row in joined:
+        assert all(together.env.get(key, value) == value for key, value in row.env.items())
+        together.env.update(row.env)
+    return [*(replace(row, joined=row in joined) for row in rows), together]
 
 
 def _set(*names: str, value: str = "1") -> dict[str, str]:
@@ -184,10 +201,10 @@ GIT = _in("train compare doctor",
         "GIT_EXTERNAL_DIFF": "/bin/false"}),
 )  # fmt: skip
 FAMILIES = {
-    "threads and CPU libraries": THREADS,
-    "kernels, precision, allocators": KERNELS,
-    "Python, pip, uv, conda": PYTHONS,
-    "the shell, its limits, other programs' settings": SHELLS,
+    "threads and CPU libraries": _at_once("CPU libraries", THREADS),
+    "kernels, precision, allocators": _at_once("kernels", KERNELS),
+    "Python, pip, uv, conda": _at_once("Python", PYTHONS),
+    "the shell, its limits, other programs' settings": _at_once("other programs", SHELLS),
     "closed, full and odd streams": STREAMS,
     "git's variables and configuration": GIT,
 }

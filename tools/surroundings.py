@@ -21,8 +21,9 @@ HEAD = """# Other people's surroundings
 
 Written by `make surroundings` from `tests/surroundings_table.py`, `tests/test_places.py` and
 `tests/test_proof_elsewhere.py`;
-`make test-surroundings` runs every row on a project that is really installed. A row's shell proves
-that it was set up as the row says before the command starts, otherwise the row fails.
+`make test-surroundings` runs the rows on a project that is really installed, and those with a star
+by one row that sets all their variables at once; alone they are tried by `make test-slow`. A row's
+shell proves that it was set up as the row says before the command starts, otherwise the row fails.
 
 *Same bits, same record*: log, table and weights are byte for byte those of a run in a plain shell,
 and `compare` finds no recorded fact that differs (except those that a row names). *One line*: the
@@ -62,7 +63,8 @@ def _row(row: Row) -> str:
     shown = ", ".join([*variables, *lines]).replace("|", "\\|")
     verdict = REFUSED if row.refused else SAME
     named = f"; recorded: {', '.join(row.recorded)}" if row.recorded else ""
-    return f"| {row.name} | {shown} | {', '.join(row.verbs)} | {verdict}{named} |"
+    star = " *" if row.joined else ""
+    return f"| {row.name}{star} | {shown} | {', '.join(row.verbs)} | {verdict}{named} |"
 
 
 def _says_something(text: str) -> bool:
