@@ -179,6 +179,12 @@ def stack(name):
 
     An unknown name gives the first row; `problems` refuses it.
     """
+    return _stack(name, *_file("stacks"))
+
+
+@cache
+def _stack(name, *_file):
+    # A bake asks for its row fifty times, and only reads it.
     data = _data("stacks")
     names = stack_names()
     name = name if name in names else next(iter(names))
@@ -478,9 +484,15 @@ def _data(name):
 
 
 def _file(name):
-    path = ROOT / "data" / f"{name}.json"
+    path = _path(ROOT, name)
     state = path.stat()
     return path, state.st_mtime_ns, state.st_size
+
+
+@cache
+def _path(root, name):
+    # A bake asks for it six hundred times.
+    return root / "data" / f"{name}.json"
 
 
 @cache

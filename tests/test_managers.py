@@ -17,14 +17,17 @@ from tools import demo, pytorch_index, registry
 
 pytestmark = pytest.mark.real
 TORCH = logic.stack(REAL_STACK)["torch"]
+SLOW = pytest.mark.slow
 
 
-# All of `make check` in uv's project is tried in a strange shell, in `test_places.py`.
-@pytest.mark.parametrize(("manager", "checks"), [("uv", ["lint", "doctor"]), ("poetry", ["check"])])
+# Their locks name what pip's names, so that all of `make check` is proved there; in theirs it is
+# tried by `make test-slow`.
+@pytest.mark.parametrize("checks", [["lint", "doctor"], pytest.param(["check"], marks=SLOW)])
+@pytest.mark.parametrize("manager", ["uv", "poetry"])
 def test_another_manager_installs_its_shipped_lock_trains_and_verifies(baked_real, manager, checks):
     """A CUDA project in its CPU environment, from a mirror of the PyTorch index: the lock holds,
     a short run verifies, its own checks find nothing."""
-    answers = {"project_slug": f"real-{manager}", "stack": REAL_CUDA_STACK}
+    answers = {"project_slug": f"real-{manager}-{checks[0]}", "stack": REAL_CUDA_STACK}
     project = baked_real(dependency_manager=manager, **answers).path
     commit(project)
     with demo.local_torch(project, TORCH, locks=False):

@@ -69,15 +69,26 @@ def later(*values):
 
 
 @pytest.fixture(scope="module")
-def runs(request, baked_real, tmp_path_factory):
-    """The reference of each starter that the table of bits is about."""
-    project = baked_real(stack=REAL_STACK, starter=request.param).path
-    commit(project)
-    lent.set_up(project)
-    made = Runs(project, tmp_path_factory.mktemp("ranks"))
-    done = made.run(*made.smoke, "--run-dir", made.reference)
-    assert done.returncode == 0, done.stderr
+def reference_of(baked_real, tmp_path_factory):
+    """The project and the reference of a starter, made once, whatever the order of the rows."""
+
+    @cache
+    def made(starter):
+        project = baked_real(stack=REAL_STACK, starter=starter).path
+        commit(project)
+        lent.set_up(project)
+        runs = Runs(project, tmp_path_factory.mktemp("ranks"))
+        done = runs.run(*runs.smoke, "--run-dir", runs.reference)
+        assert done.returncode == 0, done.stderr
+        return runs
+
     return made
+
+
+@pytest.fixture
+def runs(request, reference_of):
+    """The reference of each starter that the table of bits is about."""
+    return reference_of(request.param)
 
 
 @pytest.fixture(scope="module")
