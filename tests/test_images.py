@@ -28,12 +28,10 @@ from tools.stand_ins import OVERRIDE
 pytestmark = pytest.mark.containers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("manager", "stack", "user"),
-    [
-        ("uv", REAL_STACK.replace("cpu", "cu130"), 4321),
-        pytest.param("poetry", REAL_STACK, 1000, marks=pytest.mark.slow),
-    ],
+    [("uv", REAL_STACK.replace("cpu", "cu130"), 4321), ("poetry", REAL_STACK, 1000)],
 )
 def test_other_managers_build_an_image_that_trains_and_verifies(
     baked_real, containers, tmp_path, manager, stack, user
