@@ -6,6 +6,8 @@ VENV := build/venv
 TOOLS := $(VENV)/.installed
 PY := $(VENV)/bin/python
 
+# Removing installed projects file by file takes minutes; pytest drops them three runs later.
+KEPT := --keep-baked-projects
 # What the other verbs `make test-…` try.
 NOT_HERE := not slow and not containers and not upgrades and not faults and not surroundings
 
@@ -21,7 +23,7 @@ demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
 # Two at a time; the tests of one installed project stay together, and the longest file is first.
 test: lint ## all bakes, and projects that really install, train and verify
 	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
-	$(PY) -m pytest -n 2 --dist loadfile -m "real and $(NOT_HERE)"
+	$(PY) -m pytest $(KEPT) -n 2 --dist loadfile -m "real and $(NOT_HERE)"
 
 test-fast: lint ## the same without the projects that are installed
 	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
@@ -30,13 +32,13 @@ test-surroundings: $(TOOLS) ## every command in other people's shells, copies, l
 	$(PY) -m pytest -n 2 --dist loadfile -m "surroundings and not slow"
 
 test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
-	$(PY) -m pytest -n 2 --dist loadfile -m "faults and not slow" tests/test_mutations.py tests
+	$(PY) -m pytest $(KEPT) -n 2 --dist loadfile -m "faults and not slow" tests/test_mutations.py tests
 
 test-upgrades: $(TOOLS) ## upgrade projects from every release, by cruft, make upgrade and replay
 	$(PY) -m pytest -n 2 -m "upgrades and not slow"
 
 test-containers: $(TOOLS) ## build the images, run the services and a Slurm; fetches what is not here
-	$(PY) -m pytest -m "containers and not slow"
+	$(PY) -m pytest $(KEPT) -m "containers and not slow"
 
 test-slow: $(TOOLS) ## the long checks: kills at every step and instant, planted faults, a real MLflow server
 	$(PY) -m pytest -m slow
