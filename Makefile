@@ -57,6 +57,7 @@ bench: $(TOOLS) ## speed, as ratios side by side: generation, training, order, s
 	$(PY) benchmarks/segments.py
 	$(PY) benchmarks/costs.py
 	$(PY) benchmarks/ranks.py
+	$(PY) benchmarks/versions.py
 	$(PY) benchmarks/runs.py
 	$(PY) benchmarks/setup.py
 	$(PY) benchmarks/containers.py
