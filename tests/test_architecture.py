@@ -136,6 +136,13 @@ def names(path: Path) -> set[str]:
     return {name for name in found if not name.startswith("_")}
 
 
+def test_a_command_that_starts_one_waits_for_its_end():
+    """Set-up, upgrade, containers, data: what they start is stopped, where they are, in one way."""
+    folders = (REPRO.parents[2] / "environment", ROOT / "upgrade")
+    files = [path for folder in folders for path in folder.glob("*.py")]
+    assert [path.name for path in files if "Popen(" in path.read_text()] == ["children.py"]
+
+
 def test_files_that_name_a_framework_are_few():
     """Outside its folder: texts for people, and what must know several at once."""
     naming = {

@@ -58,16 +58,22 @@ def changed(project):
     text = kept["pyproject.toml"].decode()
     note = f'[tool.repro]\nnote = "{time.time_ns()}"\n'
     (project / "pyproject.toml").write_text(text.replace("[tool.repro]\n", note))
-    before = made_of(project)
+    before = made_of(project), installed(project)
     yield project
     for name, content in kept.items():
         (project / name).write_bytes(content)
     # Whatever happened: the environment from before is whole, and nothing half-made is left.
-    assert made_of(project) == before
-    assert works(project)
+    assert (made_of(project), installed(project)) == before
     done = setup(project)
     assert (done.returncode, done.stderr) == (0, "")
     assert "uv pip install" not in done.stdout
+
+
+def installed(project):
+    """Each installed file and its size."""
+    lib = project / ".venv" / "lib"
+    files = (path for path in lib.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {str(path.relative_to(lib)): path.stat().st_size for path in files}
 
 
 def made_of(project):
@@ -341,26 +347,72 @@ def test_another_version_of_the_manager_is_refused(changed, tmp_path, answer, co
     assert complaint in one_line(setup(changed, env={"PATH": path}))
 
 
-def test_ctrl_c_leaves_what_was_there(changed):
-    """One line, exit code 130 of the script."""
+DEAF = """#!/bin/sh
+# A uv that hears no signal, and that writes into the environment until a file says that it may end.
+case "$1 $2" in
+"pip install")
+    trap "" INT TERM
+    until [ -e "$0.may-end" ]; do
+        mkdir -p "${4%/*}/written"
+        sleep 0.1
+    done
+    exit 1 ;;
+*) exec UV "$@" ;;
+esac
+"""
+
+
+def installing(project, tool=None):
+    """A set-up, alone in its process, once uv installs into the new environment."""
+    path = demo.environment()["PATH"]
+    environ = {**demo.environment(), **OFFLINE}
+    if tool:
+        tool.write_text(DEAF.replace("UV", shutil.which("uv", path=path)))
+        tool.chmod(0o755)
+        environ["PATH"] = f"{tool.parent}{os.pathsep}{path}"
     command = [sys.executable, "environment/setup.py", "cpu", "--wheelhouse", "wheelhouse"]
-    running = subprocess.Popen(
-        command,
-        cwd=changed,
-        env={**demo.environment(), **OFFLINE},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(command, cwd=project, env=environ, **pipes)
     for line in running.stdout:
         if line.startswith("uv pip install"):
             break
-    running.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 60
+    while tool and not list((project / ".envs").glob("cpu-*/bin/written")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return running
+
+
+@pytest.mark.parametrize(
+    ("number", "deaf"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
+def test_ctrl_c_and_sigterm_leave_what_was_there(changed, tmp_path, number, deaf):
+    """One line, exit code 130 of the script; nor does uv write on into what was removed.
+
+    The signal comes to the set-up alone, as from `kill`.
+    """
+    running = installing(changed, tmp_path / "uv" if deaf else None)
+    running.send_signal(number)
     _, errors = running.communicate()
     assert running.returncode == 130
     assert errors.splitlines() == [
         "error: stopped; the environment that was there before is as it was"
     ]
+    time.sleep(0.5)  # in which a uv that was still there would write
+
+
+def test_a_manager_that_outlives_its_setup_keeps_the_next_one_out(changed, tmp_path):
+    """SIGKILL to the set-up alone: the next one does not build where uv still writes."""
+    tool = tmp_path / "uv"
+    running = installing(changed, tool)
+    running.kill()
+    running.wait()
+    line = one_line(setup(changed, "WHEELHOUSE=wheelhouse"))
+    tool.with_name("uv.may-end").touch()
+    running.communicate()  # uv has the pipe
+    assert line == "error: another make setup is at work in this project"
+    edit(changed / "pyproject.toml", r'note = "\d+"\n', "")
+    assert setup(changed).returncode == 0  # and what was half-made is gone
 
 
 def test_a_machine_without_a_driver_is_told_before_anything_is_fetched(baked_real, tmp_path):

@@ -258,10 +258,29 @@ def conflicted(path):
         return False
 
 
-@pytest.mark.parametrize("moment", [0.3, 1.0, 1.7, 2.4, "state", "merged"])
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT", "SIGTERM"])
-def test_an_upgrade_that_is_stopped_can_be_taken_back(born, name, moment):
-    """At any moment: the tree is as it was, or `make upgrade-abort` makes it so."""
+def program(running):
+    """The process of the upgrade itself, whose children are cruft and git."""
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pgid,pid,args"], capture_output=True, text=True
+    ).stdout
+    rows = (line.split(maxsplit=2) for line in listed.splitlines()[1:])
+    named = [
+        int(pid) for group, pid, said in rows if int(group) == running.pid and "--scratch" in said
+    ]
+    return named[0]
+
+
+MOMENTS = [0.3, 1.0, 1.7, 2.4, "state", "merged"]
+STOPPED = [(name, moment, False) for name in ("SIGKILL", "SIGINT", "SIGTERM") for moment in MOMENTS]
+STOPPED += [(name, moment, True) for name in ("SIGINT", "SIGTERM") for moment in MOMENTS[-2:]]
+
+
+@pytest.mark.parametrize(("name", "moment", "alone"), STOPPED)
+def test_an_upgrade_that_is_stopped_can_be_taken_back(born, name, moment, alone):
+    """At any moment: the tree is as it was, or `make upgrade-abort` makes it so.
+
+    The signal comes to everything, as from a terminal, or to the upgrade alone, as from `kill`.
+    """
     project = conflicting(born)
     before = tree(project, without=())
     state = project / ".git" / "repro-upgrade.json"
@@ -274,7 +293,10 @@ def test_an_upgrade_that_is_stopped_can_be_taken_back(born, name, moment):
     running = begun(project, at=reached.get(moment, elapsed))
     assert moment not in reached or running.poll() is None, "it was done before the moment came"
     with suppress(ProcessLookupError):
-        os.killpg(running.pid, getattr(signal, name))
+        if alone:
+            os.kill(program(running), getattr(signal, name))
+        else:
+            os.killpg(running.pid, getattr(signal, name))
     _, told = running.communicate(timeout=60)
     assert "Traceback" not in told
     if name != "SIGKILL" and not state.exists():

@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from children import started
 from failure import SetupError
-from merge import Merge, is_clean, refuse_unready, undisturbed
+from merge import Merge, is_clean, refuse_unready
 from project import ROOT
 from template import Link, Template, complaint, link, run_cruft
 
@@ -35,8 +35,6 @@ def main() -> int:
     parser.add_argument("--abort", action="store_true")
     parser.add_argument("--link", metavar="TEMPLATE")
     options = parser.parse_args()
-    # Like Ctrl-C: what was started is undone.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Held back while one program became the other.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
@@ -97,16 +95,13 @@ def check(template: Template, reference: str) -> int:
 def tool() -> None:
     """Make sure that cruft is installed, as locked in `environment/upgrade.txt`."""
     command = [sys.executable, str(ROOT / "environment" / "tool.py"), "upgrade"]
-    with undisturbed():  # which it inherits until its imports are done: no traceback from those
-        running = subprocess.Popen(command, cwd=ROOT)
-    with running:
-        try:
-            code = running.wait()
-        except BaseException:
-            running.terminate()
-            raise
-    if code:
-        raise SystemExit(code)
+    # It starts with signals held back, until its imports are done: no traceback from those.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    with started(command, cwd=ROOT) as running:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        running.wait()
+    if running.returncode:
+        raise SystemExit(running.returncode)
 
 
 def start(scratch: Path, reference: str, answers: dict[str, str]) -> Merge | None:
@@ -168,9 +163,13 @@ def finish(merge: Merge, *, with_check: bool) -> int:
     verbs = [*(["lock"] if merge.needs_lock else []), *(["setup", "check"] if with_check else [])]
     for verb in verbs:
         command = ["make", "--no-print-directory", verb, "DOCTOR_ARGS=--uncommitted"]
-        with merge.locking() if verb == "lock" else nullcontext():
-            done = subprocess.run(command, cwd=ROOT)
-        if done.returncode:
+        with (
+            merge.locking() if verb == "lock" else nullcontext(),
+            # make passes on SIGTERM, but not SIGINT.
+            started(command, stop=signal.SIGTERM, cwd=ROOT) as running,
+        ):
+            running.wait()
+        if running.returncode:
             raise SetupError(f"make {verb} fails after the upgrade; {ways}", code=1)
         if verb == "lock":
             merge.locked()

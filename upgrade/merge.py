@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import time
 import tomllib
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 import repository
+from children import undisturbed
 from failure import SetupError
 from project import ROOT
 from template import LINK
@@ -282,17 +282,6 @@ class Merge:
         partial.replace(self.path())
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold back signals to the end: make sends a second one, which would kill git at its work."""
-    held = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def kept() -> Path:
     """Where the code of a pending upgrade is, beside its state."""
     return ROOT / git("rev-parse", "--git-path", "repro-upgrade")
@@ -315,7 +304,7 @@ def keep_code() -> None:
 def git(*arguments: str, stdin: str = "", check: bool = True) -> str | None:
     """The output of git in this project; if it fails, a `SetupError`, or None without `check`."""
     # File names are bytes, not text.
-    done = repository.git(ROOT, *arguments, input=stdin, errors="surrogateescape")
+    done = repository.git(ROOT, *arguments, given=stdin, errors="surrogateescape")
     if done.returncode == 0:
         return done.stdout.rstrip("\n")
     if not check:

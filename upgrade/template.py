@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from children import started
 from failure import SetupError, without_secrets
 from project import ROOT
 from repository import git
@@ -151,12 +152,8 @@ def run_cruft(*arguments: str) -> subprocess.CompletedProcess[str]:
     # -P: no module in the working directory shadows one of the template.
     command = [str(CRUFT), "-P", "-m", "cruft", *arguments]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=environ, text=True, **pipes) as running:
-        try:
-            outputs = running.communicate()
-        except BaseException:
-            running.terminate()  # not by SIGKILL, which its git would not survive in order
-            raise
+    with started(command, cwd=ROOT, env=environ, text=True, **pipes) as running:
+        outputs = running.communicate()
     return subprocess.CompletedProcess(command, running.returncode, *outputs)
 
 

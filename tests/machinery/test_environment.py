@@ -1,6 +1,7 @@
 """The parts of `make setup` and `make lock-check`: markers, reasons, drivers, hashed files."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from packaging.utils import parse_wheel_filename
 
 sys.path.insert(0, str(ROOT / "environment"))
 
+import children
 import failure
 import gpu
 import locked
@@ -164,3 +166,41 @@ def test_an_environment_that_the_project_lacks_is_refused():
     assert done.returncode == 2
     assert done.stderr.startswith("error: ACCELERATOR is tpu; this project has ")
     assert len(done.stderr.splitlines()) == 1
+
+
+ENDINGS = {
+    "in a second": "time.sleep(1)",
+    "after more output than a pipe holds": "print('x' * 1_000_000, flush=True)",
+    "after a second Ctrl-C": "os.kill(os.getppid(), signal.SIGINT); time.sleep(0.3)",
+}
+CHILD = """
+import os, pathlib, signal, time
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    {ending}
+    pathlib.Path("ended").touch()
+"""
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_command_that_was_stopped_has_ended(tmp_path, ending):
+    """Not a quarter of a second after Ctrl-C, but when it has cleared up."""
+    command = [sys.executable, "-c", CHILD.format(ending=ENDINGS[ending])]
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    with pytest.raises(KeyboardInterrupt), children.started(command, **options) as process:
+        process.stdout.readline()
+        raise KeyboardInterrupt
+    assert process.returncode == 0
+    assert (tmp_path / "ended").is_file()
+
+
+def test_a_command_that_does_not_stop_is_killed(monkeypatch):
+    """It may not keep the user from the prompt."""
+    monkeypatch.setattr(children, "GRACE", 0.2)
+    command = ["sh", "-c", "trap '' INT; echo ready; exec sleep 60"]
+    with pytest.raises(OSError), children.started(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        raise OSError
+    assert process.returncode == -signal.SIGKILL

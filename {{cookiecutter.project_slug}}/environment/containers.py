@@ -14,6 +14,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from children import started
 from engine import check_compose, check_engine, check_folder, why
 from failure import SetupError, one_line, without_secrets
 from locked import ROOT, settings
@@ -188,7 +189,7 @@ def _run(command: list[str], environ: dict[str, str], compose: list[str] | None 
     """Print and run a command; show its output as it comes, and a failure in one line."""
     print(without_secrets(shlex.join(command)), flush=True)
     said = []
-    with subprocess.Popen(
+    with started(
         command,
         cwd=ROOT,
         env=environ,

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from children import started
 from failure import SetupError, explain, one_line, without_secrets
 from locked import ROOT
 
@@ -44,8 +45,10 @@ def main() -> int:
     if not has_dvc:
         repository = _repository()
     install = [sys.executable, Path(__file__).with_name("tool.py"), "dvc"]
-    if code := subprocess.run(install).returncode:
-        return code  # it has said why
+    with started(install) as installing:
+        installing.wait()
+    if installing.returncode:
+        return installing.returncode  # it has said why
     with tempfile.TemporaryDirectory(prefix="dvc-") as settings:
         remote = _write_settings(Path(settings))
         # An empty key of .env would hide the one in ~/.aws.
@@ -94,7 +97,7 @@ def _quoted(text: str) -> str:
 
 def _run(command: list[str], environ: dict[str, str]) -> None:
     print(without_secrets(" ".join(["dvc", *command])), flush=True)
-    process = subprocess.Popen(
+    with started(
         [DVC, *command],
         cwd=ROOT,
         env=environ,
@@ -102,8 +105,8 @@ def _run(command: list[str], environ: dict[str, str]) -> None:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-    )
-    _, said = process.communicate()
+    ) as process:
+        _, said = process.communicate()
     if process.returncode:
         raise SetupError(_reason(said), code=1)
     print(without_secrets(said), end="", file=sys.stderr)

@@ -5,9 +5,12 @@ The few causes that users run into are recognized by the managers' messages.
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+
+from children import started
 
 
 class SetupError(Exception):
@@ -20,7 +23,8 @@ class SetupError(Exception):
 
 def one_line(main: Callable[[], int], kept: str = "what was there before") -> int:
     """Run `main` and return its exit code; any failure is printed as one line. `kept` names what
-    Ctrl-C leaves unchanged."""
+    Ctrl-C and SIGTERM leave unchanged."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return main()
     except SetupError as error:
@@ -62,9 +66,10 @@ def require(command: str, minimum: str, where: str, *, versions: bool = True) ->
 
 def run_quietly(command: list[object]) -> None:
     """Run a command; raise a one-line `SetupError` if it fails."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode:
-        raise SetupError(explain(done.stderr), code=1)
+    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        _, errors = process.communicate()
+    if process.returncode:
+        raise SetupError(explain(errors), code=1)
 
 
 def _numbers(version: str) -> list[int]:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from children import started
 from failure import SetupError
 
 TRANSPORT = re.compile("GIT_(SSH|ASKPASS|SSL|HTTP|PROXY|CONFIG|TERMINAL_PROMPT)")
@@ -17,9 +18,13 @@ TRANSPORT = re.compile("GIT_(SSH|ASKPASS|SSL|HTTP|PROXY|CONFIG|TERMINAL_PROMPT)"
 
 
 def git(
-    folder: Path, *arguments: str | Path, transport: bool = False, **how: Any
-) -> subprocess.CompletedProcess[Any]:
-    """Run git in `folder`; `how` is passed to `subprocess.run`.
+    folder: Path,
+    *arguments: str | Path,
+    given: str | None = None,
+    transport: bool = False,
+    **how: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run git in `folder`, with `given` as its input; `how` is passed to `subprocess.Popen`.
 
     Raises:
         SetupError: git is not installed, or refuses to read the repository.
@@ -31,17 +36,18 @@ def git(
     }
     # Never prompt for a password: there may be nobody to type it.
     environ |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    how = {"encoding": "utf-8", "errors": "replace", "stdin": subprocess.DEVNULL, **how}
-    if "input" in how:
-        del how["stdin"]
-    command = ["git", "-C", str(folder), *map(str, arguments)]
+    how = {"encoding": "utf-8", "errors": "replace", **how}
+    how["stdin"] = subprocess.DEVNULL if given is None else subprocess.PIPE
+    how["stdout"] = how["stderr"] = subprocess.PIPE
+    command = ["git", "-C", folder, *arguments]
     try:
-        done = subprocess.run(command, env=environ, capture_output=True, **how)
+        with started(command, env=environ, **how) as process:
+            output, errors = process.communicate(given)
     except FileNotFoundError:
         raise SetupError("git not found: install it") from None
-    if done.returncode and "dubious ownership" in str(done.stderr):
+    if process.returncode and "dubious ownership" in errors:
         raise SetupError(
             f"git refuses to read {folder}, which belongs to another user; if it is yours: "
             f"git config --global --add safe.directory {folder}",
         )
-    return done
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)

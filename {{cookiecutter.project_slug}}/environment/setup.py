@@ -23,6 +23,7 @@ from pathlib import Path
 
 import manager
 from check import lock_problems
+from children import started, undisturbed
 from failure import SetupError, explain, one_line, require, without_secrets
 from gpu import gpu_report, warn_of_gpus
 from locked import ROOT, here, project, settings
@@ -189,7 +190,8 @@ def _make(prefix: Path, environment: str, sources: Sources) -> None:
             os.fsync(mark.fileno())
     except BaseException:
         if manager.prefix(environment) is None:
-            shutil.rmtree(prefix, ignore_errors=True)
+            with undisturbed():
+                shutil.rmtree(prefix, ignore_errors=True)
         raise
 
 
@@ -225,7 +227,10 @@ def _run(log: Path, command: list[object], variables: dict[str, str] | None = No
     with log.open("ab") as file:
         start = file.tell()
         with (
-            subprocess.Popen(words, cwd=ROOT, env=environ, stdout=file, stderr=file) as process,
+            # close_fds: a manager that outlives a killed set-up keeps the next one out.
+            started(
+                words, cwd=ROOT, env=environ, stdout=file, stderr=file, close_fds=False
+            ) as process,
             progress(log),
         ):
             process.wait()
@@ -270,6 +275,7 @@ def _one_at_a_time() -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SetupError("another make setup is at work in this project") from None
+        os.set_inheritable(handle.fileno(), True)
         yield
 
 

@@ -49,8 +49,6 @@ def main() -> int:
     options = parser.parse_args()
     for name in [n for n in os.environ if n.startswith("GIT_") and not TRANSPORT.match(n)]:
         del os.environ[name]  # in a hook or rebase, they name another repository
-    # Like Ctrl-C: what was started is undone.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     pending = is_pending(in_git("repro-upgrade.json"))
     if options.abort and not pending:
         raise SetupError("there is no upgrade to take back: it is committed, or never was one")
