@@ -542,7 +542,7 @@ def test_a_verification_that_is_ended_takes_its_training_along(house, tmp_path):
     process.terminate()
     assert process.wait(30) == 143
     assert list(scratch.glob("verify-*")) == []
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    running = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True).stdout
     assert str(scratch) not in running
 
 
