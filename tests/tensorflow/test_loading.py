@@ -76,17 +76,19 @@ def test_an_error_of_the_data_set_is_raised_where_the_batch_is_taken():
 def test_a_batch_that_never_comes_ends_the_loop(monkeypatch, num_workers):
     """After LOADER_PATIENCE, with a sentence; the thread that waits is left behind."""
     monkeypatch.setenv("LOADER_PATIENCE", "0.3")
+    told = threading.Event()
 
     class Stuck(Noise):
         def __getitem__(self, key):
             if len(self.threads) and key[1] == 13:
-                time.sleep(3)
+                told.wait(60)
             return super().__getitem__(key)
 
     with StopRequest() as stop:
         started = time.monotonic()
         list(take(batches(Stuck(SampleStreams(0)), num_workers), stop))
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 30
+    told.set()
     assert "no batch came for 0.3 seconds" in stop.failure
 
 
