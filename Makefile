@@ -8,6 +8,8 @@ PY := $(VENV)/bin/python
 
 # Removing installed projects file by file takes minutes; pytest drops them three runs later.
 KEPT := --keep-baked-projects
+TOGETHER := --dist loadfile --no-loadscope-reorder
+
 # What the other verbs `make test-…` try.
 NOT_HERE := not slow and not containers and not upgrades and not faults and not surroundings
 
@@ -20,19 +22,20 @@ help: ## list all commands
 demo: $(TOOLS) ## bake a project into build/demo, set it up, train, verify
 	$(PY) tools/demo.py $(DEMO_STACK) $(DEMO_MANAGER)
 
-# Two at a time; the tests of one installed project stay together, and the longest file is first.
+# Two at a time; the tests of one installed project stay together, in the order of the files that
+# `tests/conftest.py` says; by itself, xdist would put a file of few long tests last.
 test: lint ## all bakes, and projects that really install, train and verify
 	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
-	$(PY) -m pytest $(KEPT) -n 2 --dist loadfile -m "real and $(NOT_HERE)"
+	$(PY) -m pytest $(KEPT) -n 2 $(TOGETHER) -m "real and $(NOT_HERE)"
 
 test-fast: lint ## the same without the projects that are installed
 	$(PY) -m pytest -n 2 -m "not real and $(NOT_HERE)"
 
 test-surroundings: $(TOOLS) ## every command in other people's shells, copies, limits and git states
-	$(PY) -m pytest -n 2 --dist loadfile -m "surroundings and not slow"
+	$(PY) -m pytest -n 2 $(TOGETHER) -m "surroundings and not slow"
 
 test-faults: $(TOOLS) ## planted faults, damaged runs, full disks, signals: seen, refused, survived
-	$(PY) -m pytest $(KEPT) -n 2 --dist loadfile -m "faults and not slow" tests/test_mutations.py tests
+	$(PY) -m pytest $(KEPT) -n 2 $(TOGETHER) -m "faults and not slow"
 
 test-upgrades: $(TOOLS) ## upgrade projects from every release, by cruft, make upgrade and replay
 	$(PY) -m pytest -n 2 -m "upgrades and not slow"
