@@ -137,9 +137,9 @@ def names(path: Path) -> set[str]:
 
 
 def test_a_command_that_starts_one_waits_for_its_end():
-    """Set-up, upgrade, containers, data: what they start is stopped, where they are, in one way."""
-    folders = (REPRO.parents[2] / "environment", ROOT / "upgrade")
-    files = [path for folder in folders for path in folder.glob("*.py")]
+    """Set-up, managers, upgrade, containers and data start in one way what has to be stopped."""
+    files = [*REPRO.parents[2].rglob("environment/*.py"), *(ROOT / "upgrade").glob("*.py")]
+    assert {"manager.py", "setup.py", "command.py"} <= {path.name for path in files}
     assert [path.name for path in files if "Popen(" in path.read_text()] == ["children.py"]
 
 

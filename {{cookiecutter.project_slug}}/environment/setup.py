@@ -227,7 +227,7 @@ def _run(log: Path, command: list[object], variables: dict[str, str] | None = No
     with log.open("ab") as file:
         start = file.tell()
         with (
-            # close_fds: a manager that outlives a killed set-up keeps the next one out.
+            # It gets the lock's file, too: if only the set-up is killed, it keeps the next one out.
             started(
                 words, cwd=ROOT, env=environ, stdout=file, stderr=file, close_fds=False
             ) as process,
